@@ -1,0 +1,1 @@
+"""Runs it: the BioEngine worker that turns artifacts into Ray Serve apps reachable through Hypha."""

@@ -1,0 +1,1 @@
+"""From an artifact version to a running Ray Serve application."""

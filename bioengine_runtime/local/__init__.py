@@ -1,0 +1,1 @@
+"""The embedded default: a Hypha server, its object store and a Ray head on loopback."""

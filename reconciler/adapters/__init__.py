@@ -1,0 +1,1 @@
+"""The touching: one module per outside system. Adapters touch and never decide."""

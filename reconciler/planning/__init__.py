@@ -1,0 +1,1 @@
+"""The thinking: pure functions from values to values. No I/O, clock, randomness or async."""
