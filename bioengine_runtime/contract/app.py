@@ -1,0 +1,93 @@
+"""AppSpec: one instance wanted. Total: nothing in it means "inherit" and nothing means "make one up"."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+
+from pydantic import Field, field_validator, model_validator
+
+from bioengine_runtime.contract.base import ENTIRE, AppId, Closed, EnvName, JsonValue
+from bioengine_runtime.contract.manifest import AuthorizedUsers
+
+HYPHA_TOKEN = "HYPHA_TOKEN"
+"""Name under which an app's own Hypha token reaches its environment; always a secret, for every class."""
+
+
+class Autoscaling(Closed):
+    """Bounds and target of Ray Serve's autoscaler for one deployment; the number between is Ray's."""
+
+    min_replicas: int = Field(default=1, ge=0, description="Replicas kept when idle.")
+    max_replicas: int = Field(ge=1, description="Replicas at most.")
+    target_ongoing_requests: float = Field(default=2.0, gt=0, description="Requests in flight per replica to aim for.")
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Autoscaling:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
+
+
+class Rollout(Closed):
+    """How a new version replaces the running one."""
+
+    surge: bool = Field(
+        default=True, description="Start the new replica before the old one stops; needs room for one more."
+    )
+    health_timeout_s: float = Field(
+        default=600.0, gt=0, description="Seconds until a version that does not come up is given up."
+    )
+    drain_timeout_s: float = Field(
+        default=60.0, gt=0, description="Seconds an old replica may take to finish its requests."
+    )
+
+
+class AppSpec(Closed):
+    """Everything that decides how one app runs, but for the values of its secrets (only their names are here)."""
+
+    app_id: AppId
+    artifact_id: str = Field(pattern=r"^[^/\s]+/[^/\s]+$", description="workspace/alias")
+    version: str = Field(min_length=1, description="Name of one immutable artifact version.")
+    kwargs: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    env: dict[str, dict[EnvName, str]] = Field(default_factory=dict)
+    secrets: dict[str, list[EnvName]] = Field(default_factory=dict, description="class or * → names")
+    authorized_users: AuthorizedUsers
+    disable_gpu: bool = False
+    max_ongoing_requests: int = Field(default=10, ge=1)
+    replicas: dict[str, int] = Field(default_factory=dict, description="class or * → number")
+    autoscaling: dict[str, Autoscaling] = Field(default_factory=dict, description="class or * → bounds")
+    rollout: Rollout = Rollout()
+
+    @field_validator("secrets")
+    @classmethod
+    def _names_are_ordered(cls, secrets: dict[str, list[str]]) -> dict[str, list[str]]:
+        return {key: sorted(set(names)) for key, names in sorted(secrets.items()) if names}
+
+    def digest(self) -> str:
+        """Identity of what is wanted; equal digests mean nothing to do. SHA-256 over canonical JSON."""
+        return _digest(self.model_dump(mode="json"))
+
+    def code_digest(self) -> str:
+        """The part of the digest that needs new replicas when it changes (given to Ray as deployment version)."""
+        return _digest(self.model_dump(mode="json", exclude=set(IN_PLACE_FIELDS)))
+
+
+IN_PLACE_FIELDS = frozenset({"authorized_users", "max_ongoing_requests", "replicas", "autoscaling", "rollout"})
+"""Fields of AppSpec that a running app takes over without a new replica."""
+
+
+def for_class(table: Mapping[str, Mapping[str, JsonValue]], class_name: str) -> dict[str, JsonValue]:
+    """Values for one deployment class: those for `*`, overridden by its own."""
+    return {**table.get(ENTIRE, {}), **table.get(class_name, {})}
+
+
+def fingerprint(key: bytes, value: str) -> str:
+    """Keyed hash of a secret value: tells that it changed, and nothing else to who lacks the key. HMAC-SHA-256."""
+    return hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _digest(value: JsonValue) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

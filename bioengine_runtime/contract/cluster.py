@@ -1,0 +1,202 @@
+"""ClusterSpec: `cluster.yaml`, the one file that says what a cluster should run."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from bioengine_runtime.contract.app import Autoscaling, Rollout
+from bioengine_runtime.contract.base import AppId, Closed, EnvName, JsonValue, SecretRef
+from bioengine_runtime.contract.manifest import AuthorizedUsers
+
+EMBEDDED = "embedded"
+
+
+class HyphaSpec(Closed):
+    """Which Hypha server, workspace and worker this cluster is reached through."""
+
+    server_url: str = Field(
+        default=EMBEDDED, pattern=r"^(embedded|https?://[^\s@]+)$", description="URL of the server, or `embedded`."
+    )
+    workspace: str | None = Field(default=None, description="Workspace; left out: the one the token belongs to.")
+    worker: str = Field(
+        default="bioengine-worker", min_length=1, description="Service id of the worker; the full id when several run."
+    )
+    token: SecretRef | None = Field(default=None, description="Where the reconciler's own token is read from.")
+
+
+class SingleMachine(Closed):
+    """One machine: the worker starts a Ray head on it."""
+
+    mode: Literal["single-machine"] = "single-machine"
+    num_cpus: int | None = Field(default=None, ge=1, description="CPUs Ray may use; left out: all.")
+    num_gpus: int | None = Field(default=None, ge=0, description="GPUs Ray may use; left out: all.")
+
+
+class ExternalCluster(Closed):
+    """A Ray cluster that somebody else runs."""
+
+    mode: Literal["external-cluster"]
+    address: str = Field(min_length=1, description="Address of its head: host:port.")
+
+
+class WorkerBounds(Closed):
+    """How many SLURM jobs may run; the number between belongs to the runtime's scaler."""
+
+    min: int = Field(default=0, ge=0)
+    max: int = Field(default=4, ge=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> WorkerBounds:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class Slurm(Closed):
+    """An HPC cluster: a Ray head on the login node, workers as SLURM jobs."""
+
+    mode: Literal["slurm"]
+    workers: WorkerBounds = WorkerBounds()
+    partition: str | None = None
+    account: str | None = None
+    image: str | None = Field(default=None, description="Container image of a worker (Apptainer).")
+    cpus: int = Field(default=8, ge=1, description="CPUs of one worker.")
+    gpus: int = Field(default=1, ge=0, description="GPUs of one worker.")
+    memory_gb_per_cpu: float = Field(default=16.0, gt=0)
+    time_limit: str = Field(default="4:00:00", pattern=r"^(\d+-)?\d{1,2}(:\d{2}){0,2}$")
+    extra_args: list[str] = Field(default_factory=list, description="Further #SBATCH arguments.")
+
+
+Compute = Annotated[SingleMachine | ExternalCluster | Slurm, Field(discriminator="mode")]
+EnvValue = str | SecretRef
+SourcePath = Annotated[str, StringConstraints(pattern=r"^apps/[A-Za-z0-9][A-Za-z0-9._-]*$")]
+RemovalBudget = Annotated[int, Field(ge=0)] | Annotated[str, StringConstraints(pattern=r"^(100|[1-9]?\d)%$")]
+
+
+class AppInstance(Closed):
+    """One app: which code, and how it should run. The key in `apps:` is its app id."""
+
+    source: SourcePath | None = Field(default=None, description="Folder of this repository.")
+    artifact: str | None = Field(
+        default=None, pattern=r"^[^/\s]+/[^/\s]+$", description="workspace/alias of an artifact."
+    )
+    version: str | None = Field(default=None, min_length=1, description="Version of `artifact`.")
+    kwargs: dict[str, dict[str, JsonValue]] = Field(default_factory=dict, description="class → __init__ parameters")
+    env: dict[str, dict[EnvName, EnvValue]] = Field(
+        default_factory=dict, description="class or * → variables; a value may be a secret reference"
+    )
+    hypha_token: SecretRef | None = Field(default=None, description="Token the app itself uses, as HYPHA_TOKEN.")
+    authorized_users: AuthorizedUsers | None = Field(default=None, description="Overrides the manifest's.")
+    disable_gpu: bool = False
+    max_ongoing_requests: int = Field(default=10, ge=1, description="Requests in flight per replica of the entry.")
+    replicas: int | dict[str, int] | None = Field(default=None, description="Number of replicas, for all or per class.")
+    autoscaling: Autoscaling | dict[str, Autoscaling] | None = None
+    rollout: Rollout = Rollout()
+    depends_on: list[AppId] = Field(default_factory=list, description="Apps that must be up first.")
+    suspend: bool | str = Field(default=False, description="Change nothing about this app; a text says why.")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> AppInstance:
+        if (self.source is None) == (self.artifact is None):
+            raise ValueError("give either `source: apps/<folder>` or `artifact: <workspace>/<alias>`")
+        if (self.artifact is None) != (self.version is None):
+            raise ValueError("`artifact` and `version` go together")
+        if self.replicas is not None and self.autoscaling is not None:
+            raise ValueError("give either `replicas` or `autoscaling`")
+        return self
+
+    @field_validator("replicas")
+    @classmethod
+    def _at_least_one(cls, replicas: int | dict[str, int] | None) -> int | dict[str, int] | None:
+        numbers = replicas.values() if isinstance(replicas, dict) else [replicas or 1] if replicas != 0 else [0]
+        if any(number < 1 for number in numbers):
+            raise ValueError("must be at least 1; to stop an app remove it, to leave it alone set `suspend`")
+        return replicas
+
+
+class Policy(Closed):
+    """What the reconciler may do by itself."""
+
+    prune: bool = Field(default=False, description="Stop apps that we own and that this file no longer names.")
+    self_heal: bool = Field(default=True, description="Undo changes made by hand.")
+    interval_s: float = Field(default=60.0, ge=1, description="Seconds between two looks at the source.")
+    removal_budget: RemovalBudget = Field(
+        default="10%", description="Apps that one pass may stop: a number, or a share of those we own, rounded down."
+    )
+    parallel: int = Field(default=4, ge=1, le=32, description="Apps worked on at once.")
+    default_authorized_users: AuthorizedUsers | None = Field(
+        default=None,
+        description="For apps whose manifest says nothing; without it only the deployer and admins may call.",
+    )
+
+    def removals_allowed(self, owned: int) -> int:
+        """How many of `owned` apps one pass may stop."""
+        if isinstance(self.removal_budget, int):
+            return self.removal_budget
+        return owned * int(self.removal_budget.rstrip("%")) // 100
+
+
+class ClusterSpec(Closed):
+    """The whole file."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")] = Field(
+        description="Name of this cluster; apps deployed by it are owned by this name."
+    )
+    hypha: HyphaSpec = HyphaSpec()
+    compute: Compute = SingleMachine()
+    apps: dict[AppId, AppInstance] = Field(default_factory=dict)
+    policy: Policy = Policy()
+
+    @field_validator("apps")
+    @classmethod
+    def _dependencies_exist(cls, apps: dict[str, AppInstance]) -> dict[str, AppInstance]:
+        for app_id, instance in apps.items():
+            for needed in instance.depends_on:
+                if needed not in apps:
+                    raise ValueError(f"{app_id} depends on {needed}, which this file does not name")
+        cycle = _cycle({app_id: instance.depends_on for app_id, instance in apps.items()})
+        if cycle:
+            raise ValueError("depends_on goes round in a circle: " + " → ".join(cycle))
+        return apps
+
+
+def _cycle(graph: dict[str, list[str]]) -> list[str]:
+    """One cycle of the graph, its first node repeated at the end; empty when there is none."""
+    done: set[str] = set()
+    path: list[str] = []
+
+    def visit(node: str) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        path.append(node)
+        for needed in graph[node]:
+            if found := visit(needed):
+                return found
+        path.pop()
+        done.add(node)
+        return []
+
+    for node in graph:
+        if found := visit(node):
+            return found
+    return []
+
+
+def artifact_version(manifest_version: str, tree: str) -> str:
+    """Name of the artifact version of one app folder: the author's version and the git tree, as `git describe` does.
+
+    >>> artifact_version("1.2.0", "51ab07e0cafe" + "0" * 28)
+    '1.2.0-g51ab07e0cafe'
+    """
+    return f"{manifest_version}-g{tree[:12]}"
+
+
+def tree_prefix(version: str) -> str | None:
+    """The git tree a version name carries (12 hex digits), None when it is not one of ours."""
+    match = re.search(r"-g([0-9a-f]{12})$", version)
+    return match[1] if match else None

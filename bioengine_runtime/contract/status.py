@@ -1,0 +1,99 @@
+"""What the runtime reports: running apps that say themselves which digest, owner and commit they came from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.base import AppId, Closed
+
+ServeStatus = Literal["NOT_STARTED", "DEPLOYING", "DEPLOY_FAILED", "RUNNING", "UNHEALTHY", "DELETING"]
+WorkerMode = Literal["single-machine", "external-cluster", "slurm"]
+
+
+class Provenance(Closed):
+    """Where a running app comes from: which reconciler, which commit, which folder."""
+
+    owner: str = Field(description="Name of the cluster.yaml that deployed it.")
+    source: str = Field(description="URL or path of the repository, without credentials.")
+    commit: str = Field(description="Commit id; with `+worktree` when uncommitted files were deployed.")
+    path: str | None = Field(default=None, description="Folder of the app in the repository.")
+    tree: str | None = Field(default=None, description="Git tree id of that folder.")
+
+
+class Rejection(Closed):
+    """A version that was tried and did not come up; it is not tried again while its digest stays the same."""
+
+    digest: str
+    reason: str
+    log_lines: list[str] = Field(default_factory=list)
+    at: float = Field(description="Seconds since the epoch.")
+
+
+class ReplicaState(Closed):
+    """One process of one deployment."""
+
+    deployment: str
+    replica_id: str
+    state: str
+    pid: int | None = None
+    node_id: str | None = None
+    started_at: float | None = None
+    code_digest: str | None = Field(
+        default=None, description="What the replica itself says it runs; None: it said nothing."
+    )
+
+
+class AppState(Closed):
+    """One app as it runs, echoing what it was deployed from."""
+
+    app_id: AppId
+    status: ServeStatus
+    message: str = ""
+    spec: AppSpec | None = Field(default=None, description="None when the app was not deployed through this contract.")
+    digest: str | None = None
+    secret_fingerprints: dict[str, str] = Field(default_factory=dict, description="Class/NAME → keyed hash")
+    provenance: Provenance | None = None
+    rejected: Rejection | None = None
+    updating: bool = Field(default=False, description="A new version is being brought up beside this one.")
+    replicas: list[ReplicaState] = Field(default_factory=list[ReplicaState])
+    service_id: str | None = Field(default=None, description="Full Hypha id, once the gateway has registered it.")
+    methods: list[str] = Field(default_factory=list)
+    static_site_url: str | None = None
+    started_at: float | None = None
+    last_updated_at: float | None = None
+
+
+class NodeState(Closed):
+    """One Ray node: what it has, and what is free now. memory in bytes."""
+
+    node_id: str
+    address: str
+    head: bool
+    total: dict[str, float] = Field(default_factory=dict, description="CPU, GPU, memory")
+    free: dict[str, float] = Field(default_factory=dict, description="CPU, GPU, memory")
+
+
+class WorkerState(Closed):
+    """Everything the reconciler needs to see, in one answer."""
+
+    service_id: str
+    workspace: str
+    mode: WorkerMode
+    bioengine_version: str
+    ray_version: str
+    nodes: list[NodeState] = Field(default_factory=list[NodeState])
+    apps: list[AppState] = Field(default_factory=list[AppState])
+    workers: dict[str, int] | None = Field(default=None, description="SLURM bounds in force: min, max.")
+
+
+class Prepared(Closed):
+    """Result of building an app's environment: what was built where, or why it could not be."""
+
+    done: bool = Field(default=True, description="False: still building; ask again.")
+    ok: bool = True
+    message: str = ""
+    nodes: int = 0
+    seconds: float = 0.0

@@ -1,0 +1,65 @@
+"""The error tree: each trouble that stops a pass, with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from reconciler.planning.problems import Problem
+
+
+class Remedy(Enum):
+    """Who can mend it, which decides what the loop does next."""
+
+    COMMIT = "wait for a new commit"
+    OPERATOR = "wait for a person"
+    RETRY = "try again later"
+    BUG = "report it"
+
+
+class ReconcilerError(Exception):
+    """Stops a pass. `hint` is the way out, shown below the message."""
+
+    remedy = Remedy.BUG
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidDesiredState(ReconcilerError):
+    """The repository does not say one clear thing; all problems at once."""
+
+    remedy = Remedy.COMMIT
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        count = len(problems)
+        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the desired state")
+        self.problems = tuple(problems)
+
+
+class SourceUnusable(ReconcilerError):
+    """The source is empty, lost its branch or may not be read; nothing is ever removed because of it."""
+
+    remedy = Remedy.COMMIT
+
+
+class UnsafePlan(ReconcilerError):
+    """The plan asks for more than the policy allows without a person's word."""
+
+    remedy = Remedy.OPERATOR
+    exit_code = 3
+
+
+class StalePlan(ReconcilerError):
+    """A saved plan no longer fits the source or the live state."""
+
+    remedy = Remedy.OPERATOR
+    exit_code = 3
+
+
+class Unreachable(ReconcilerError):
+    """An outside system did not answer."""
+
+    remedy = Remedy.RETRY

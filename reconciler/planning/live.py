@@ -1,0 +1,53 @@
+"""LiveState: what really runs, as far as we could see it. What we could not see is `unseen`, which is not absence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bioengine_runtime.contract.status import AppState, WorkerState
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactVersion:
+    """One committed version; `tree` is the full git tree id its commit comment carries (None: not ours)."""
+
+    name: str
+    tree: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveArtifact:
+    """One artifact of the applications collection."""
+
+    artifact_id: str
+    versions: tuple[ArtifactVersion, ...]
+    staged: bool = False
+
+    def version(self, name: str) -> ArtifactVersion | None:
+        return next((version for version in self.versions if version.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A question that got no answer. `what` is `apps` or `artifacts`."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """One look. `worker` and `artifacts` are None when unseen."""
+
+    worker: WorkerState | None
+    artifacts: Mapping[str, LiveArtifact] | None
+    unseen: tuple[Unseen, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        return not self.unseen
+
+    @property
+    def apps(self) -> Mapping[str, AppState]:
+        return {app.app_id: app for app in self.worker.apps} if self.worker else {}

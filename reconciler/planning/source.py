@@ -1,0 +1,67 @@
+"""SourceTree: one commit as values. Objects are named by their git ids, so equal ids mean equal content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """Which commit of which repository. `url` carries no credentials."""
+
+    url: str
+    ref: str
+    commit: str
+    subject: str = ""
+    worktree: bool = False
+
+    @property
+    def short(self) -> str:
+        """`main@sha1:9c1e7d2`, with `+worktree` when uncommitted files were read."""
+        return f"{self.ref}@sha1:{self.commit[:7]}" + ("+worktree" if self.worktree else "")
+
+    @property
+    def id(self) -> str:
+        return self.commit + ("+worktree" if self.worktree else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One file: its git blob id, its size in bytes, and whether it is executable."""
+
+    oid: str
+    size: int
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One app folder: its git tree id and its files by path relative to it.
+
+    `refused` names entries that are never followed (symlinks, submodules), with the reason.
+    """
+
+    path: str
+    tree: str
+    files: Mapping[str, Blob]
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def size(self) -> int:
+        return sum(blob.size for blob in self.files.values())
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """What one commit says: cluster.yaml and the app folders. `read` gives the bytes of a blob id.
+
+    `changed` maps a folder to the newest commit (id, subject) that touched it, when known.
+    """
+
+    revision: Revision
+    cluster_file: Blob | None
+    folders: Mapping[str, Folder]
+    read: Callable[[str], bytes]
+    changed: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, "tuple[str, str]"])
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])

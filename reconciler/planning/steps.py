@@ -1,0 +1,146 @@
+"""The verbs: a closed union of frozen values. What is not here, the reconciler cannot do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.base import SecretRef
+from bioengine_runtime.contract.status import Provenance
+from reconciler.planning.live import Unseen
+from reconciler.planning.problems import Problem
+from reconciler.planning.source import Folder, Revision
+
+SecretTable = dict[str, dict[str, SecretRef]]
+"""class or * → NAME → where its value is read from when the step is carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleWorkers:
+    """Set the bounds between which the runtime's scaler moves the SLURM workers."""
+
+    min: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadArtifact:
+    """Store one app folder as a new, immutable version of its artifact."""
+
+    artifact_id: str
+    version: str
+    folder: Folder
+    commit: str
+    resumes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareRuntimeEnv:
+    """Build the environment of one app's code on every node that can host it, before anything running is touched."""
+
+    spec: AppSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DeployApp:
+    """Start an app that does not run yet."""
+
+    spec: AppSpec
+    secrets: SecretTable
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateApp:
+    """Bring a running app to a new spec under the same app id."""
+
+    spec: AppSpec
+    secrets: SecretTable
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class StopApp:
+    """Stop an app that we own and that git no longer names."""
+
+    app_id: str
+
+
+Verb = ScaleWorkers | UploadArtifact | PrepareRuntimeEnv | DeployApp | UpdateApp | StopApp
+
+
+class Impact(Enum):
+    """What callers of an app notice."""
+
+    NONE = "none"
+    CREATE = "create"
+    IN_PLACE = "in place"
+    ROLLING_RESTART = "rolling restart"
+    INTERRUPTION = "interruption"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Prediction, in the user's terms. `interruption_s` None means: interrupted, for a time we cannot tell."""
+
+    impact: Impact
+    rebuilds_env: bool | None = False
+    interruption_s: float | None = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that differs; before and after are texts fit to be shown, never secret values."""
+
+    field: str
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One verb with its reasons. `address` is unique in a plan; `pre` is what must still be so when it is done."""
+
+    address: str
+    verb: Verb
+    why: str
+    app_id: str | None
+    needs: tuple[str, ...] = ()
+    pre: tuple[tuple[str, str], ...] = ()
+    effect: Effect = Effect(Impact.NONE)
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A difference that is not acted on. `reason` is a closed list of words, `message` says it in a sentence."""
+
+    app_id: str
+    reason: str
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Ordered steps, and what is held. `unchanged` and `unused` (folders no instance names) are for the reader."""
+
+    cluster: str
+    revision: Revision
+    steps: tuple[Step, ...] = ()
+    held: tuple[Held, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    unseen: tuple[Unseen, ...] = ()
+    notes: tuple[str, ...] = ()
+    live_digest: str = ""
+    worker: str = ""
+    scope: tuple[str, ...] = field(default=())
+
+    @property
+    def empty(self) -> bool:
+        return not self.steps

@@ -1,0 +1,104 @@
+"""What the pass needs of the outside, as protocols. Adapters implement them; fakes pass the same contract tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.base import SecretRef
+from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
+from reconciler.planning.live import LiveArtifact
+from reconciler.planning.source import SourceTree
+from reconciler.planning.steps import UploadArtifact
+
+Progress = Callable[[str], None]
+"""Told a short text while something long is going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretValues:
+    """Values of one app's secrets, class or * → NAME → value, with their fingerprints. Never shown."""
+
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, "Mapping[str, str]"], repr=False)
+    fingerprints: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class SecretUnavailable(Exception):
+    """A secret reference that cannot be read here; the message names the reference, never a value."""
+
+
+class Source(Protocol):
+    async def fetch(self) -> SourceTree:
+        """The newest commit of what is followed. Raises SourceUnusable or Unreachable."""
+        ...
+
+
+class Artifacts(Protocol):
+    async def list(self) -> Mapping[str, LiveArtifact]:
+        """Every artifact of the applications collection by artifact id, in one paged question. Raises Unreachable."""
+        ...
+
+    async def upload(
+        self, upload: UploadArtifact, manifest: Mapping[str, Any], read: Callable[[str], bytes], progress: Progress
+    ) -> None:
+        """Store the folder as one new version, verify it, and leave every other version as it is. Safe to repeat after
+        a crash at any point; an existing version of the same tree is success. Raises StepFailed or Unreachable."""
+        ...
+
+
+class Runtime(Protocol):
+    async def observe(self) -> WorkerState:
+        """What runs. Raises Unreachable."""
+        ...
+
+    async def prepare(self, spec: AppSpec, progress: Progress) -> Prepared:
+        """Build the environment on every node that can host the app; returns when done. Raises Unreachable."""
+        ...
+
+    async def apply(
+        self, spec: AppSpec, secrets: SecretValues, provenance: Provenance, *, expected: str | None
+    ) -> None:
+        """Ask the runtime to run this spec; returns when it has accepted. `expected` is the digest that must run now
+        ("" none); None does not check. Raises StepFailed when refused."""
+        ...
+
+    async def remove(self, app_id: str, *, owner: str, expected: str | None) -> None:
+        """Stop the app; one that is already gone is success. Raises StepFailed when it is not ours."""
+        ...
+
+    async def scale(self, minimum: int, maximum: int) -> None:
+        """Set the bounds of the SLURM workers."""
+        ...
+
+
+class Reports(Protocol):
+    async def publish(self, report: Mapping[str, Any]) -> None:
+        """Show the newest report to whoever asks the status service."""
+        ...
+
+
+class Secrets(Protocol):
+    def resolve(self, app_id: str, table: Mapping[str, Mapping[str, SecretRef]]) -> SecretValues:
+        """Read the values. Raises SecretUnavailable, naming all that cannot be read."""
+        ...
+
+    def fingerprints(self, app_id: str, table: Mapping[str, Mapping[str, SecretRef]]) -> Mapping[str, str | None]:
+        """Class/NAME → keyed hash of the value; None where it cannot be read here. Never raises."""
+        ...
+
+
+class StepFailed(Exception):
+    """One step could not be done; it stops only the steps that need it."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside, in one hand."""
+
+    source: Source
+    artifacts: Artifacts
+    runtime: Runtime
+    secrets: Secrets
+    reports: Reports | None = None
