@@ -1,0 +1,92 @@
+"""Who may call what. Identity is what Hypha put into the context; nothing a caller sends is ever believed.
+
+Law: a missing id or e-mail matches nothing, so `None` in a list opens nothing to callers without an e-mail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bioengine_runtime.contract.base import ENTIRE
+from bioengine_runtime.contract.manifest import AuthorizedUsers
+
+EVERYBODY = "*"
+USER_OWNER = "user:"
+"""Prefix of an owner that is a person; owners without it are reconcilers, and their names match no user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One authenticated caller; anonymous ones have an id that Hypha made up and no e-mail."""
+
+    user_id: str | None
+    email: str | None
+    anonymous: bool = False
+
+    @classmethod
+    def from_context(cls, context: Mapping[str, Any] | None) -> Caller:
+        """The caller as Hypha names it; somebody unknown when the context says nothing usable."""
+        user = (context or {}).get("user")
+        if not isinstance(user, Mapping):
+            return cls(user_id=None, email=None, anonymous=True)
+        return cls(
+            user_id=_text(user.get("id")),
+            email=_text(user.get("email")),
+            anonymous=bool(user.get("is_anonymous", False)),
+        )
+
+    def names(self) -> frozenset[str]:
+        """Everything a list may know this caller by; empty when there is nothing."""
+        return frozenset(name for name in (self.user_id, self.email) if name)
+
+    def owner(self) -> str:
+        """The owner recorded for what this caller deploys."""
+        return USER_OWNER + (self.user_id or self.email or "unknown")
+
+    def __str__(self) -> str:
+        if self.anonymous or not self.names():
+            return "an anonymous user"
+        return f"user {self.email or self.user_id}"
+
+
+def is_admin(caller: Caller, admins: Collection[str | None]) -> bool:
+    """By id or e-mail; `*` is no admin, and an anonymous caller never is one."""
+    return not caller.anonymous and not caller.names().isdisjoint(_named(admins))
+
+
+def may_call(
+    caller: Caller,
+    method: str,
+    authorized_users: AuthorizedUsers | None,
+    admins: Collection[str | None],
+    owner: str | None = None,
+) -> bool:
+    """Admins and the deployer always; otherwise whom the list (of the method, else of `*`) names."""
+    if is_admin(caller, admins) or owns(caller, owner):
+        return True
+    allowed = users_of(method, authorized_users)
+    return EVERYBODY in allowed or not caller.names().isdisjoint(_named(allowed))
+
+
+def owns(caller: Caller, owner: str | None) -> bool:
+    """This very person deployed it."""
+    if caller.anonymous or not owner or not owner.startswith(USER_OWNER):
+        return False
+    return owner.removeprefix(USER_OWNER) in caller.names()
+
+
+def users_of(method: str, authorized_users: AuthorizedUsers | None) -> Collection[str]:
+    """The list that decides about one method; empty when nothing does."""
+    if isinstance(authorized_users, Mapping):
+        return authorized_users.get(method, authorized_users.get(ENTIRE, ()))
+    return authorized_users or ()
+
+
+def _named(names: Collection[str | None]) -> frozenset[str]:
+    return frozenset(name for name in names if name and name != EVERYBODY)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

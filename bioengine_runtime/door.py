@@ -1,0 +1,181 @@
+"""The door of a Hypha service: arguments are checked before anything runs, errors leave as one plain line.
+
+Law: no value that came in leaves again in an error or a log (it may be a secret); fields are named instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from bioengine_runtime.access import Caller
+
+log = logging.getLogger(__name__)
+
+Method = Callable[..., Awaitable[Any]]
+_MARK = "__exposed__"
+
+
+class Refused(RuntimeError):
+    """We will not do this, and asking again changes nothing until something else changes; the message says what."""
+
+
+class Invalid(ValueError):
+    """The arguments do not say what the method needs; every field that is wrong is named."""
+
+
+def arguments_model(function: Callable[..., Any], *, skip: tuple[str, ...] = ("self", "caller")) -> type[BaseModel]:
+    """The parameters of a method as a closed pydantic model."""
+    signature = inspect.signature(function, eval_str=True)
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        for name, parameter in signature.parameters.items()
+        if name not in skip
+    }
+    config = ConfigDict(extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+    return create_model(function.__name__, __config__=config, **fields)
+
+
+def checked(model: type[BaseModel], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as the method wants them, positional ones by order. Raises Invalid naming every wrong field."""
+    names = list(model.model_fields)
+    if len(args) > len(names):
+        raise Invalid(f"{model.__name__} takes {len(names)} arguments, {len(args)} were given")
+    given = dict(zip(names, args, strict=False))
+    if twice := sorted(given.keys() & kwargs.keys()):
+        raise Invalid(f"{twice[0]}: given twice, by position and by name")
+    try:
+        valid = model.model_validate({**given, **kwargs})
+    except ValidationError as error:
+        raise Invalid(in_words(error)) from None
+    return {name: getattr(valid, name) for name in names}
+
+
+def in_words(error: ValidationError) -> str:
+    """`spec.app_id: String should match …; spec.version: Field required`, never a value."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False, include_context=False)
+    )
+
+
+def answering(work: Coroutine[Any, Any, Any], *, cancel_with_caller: bool) -> asyncio.Future[Any]:
+    """The work as a future whose error carries neither our traceback nor its cause.
+
+    hypha-rpc sends the whole formatted traceback of what a method raises; a bare exception in a future has none.
+    `cancel_with_caller=False` lets the work finish when the caller goes away (it may be half way through a deploy).
+    """
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(work)
+
+    def settle(done: asyncio.Task[Any]) -> None:
+        if answer.done():
+            _ = done.cancelled() or done.exception()
+        elif done.cancelled():
+            answer.set_exception(plain(RuntimeError("the call was cancelled")))
+        elif error := done.exception():
+            answer.set_exception(plain(error))
+        else:
+            answer.set_result(done.result())
+
+    task.add_done_callback(settle)
+    if cancel_with_caller:
+        answer.add_done_callback(lambda _: task.cancel())
+    else:
+        _unowned.add(task)
+        task.add_done_callback(_unowned.discard)
+    return answer
+
+
+_unowned: set[asyncio.Task[Any]] = set()
+
+
+def plain(error: BaseException) -> Exception:
+    """The error's own type and message with nothing attached, fit to be sent."""
+    kind = type(error)
+    if not isinstance(error, Exception):
+        return RuntimeError(f"{kind.__name__}: {error}")
+    # A fresh class of the same name: rebuilding the original could need arguments we do not have.
+    same_name = type(kind.__name__, (Exception,), {"__module__": "builtins"})
+    bare = same_name(str(error))
+    bare.__suppress_context__ = True
+    return bare
+
+
+def refusal(error: Exception) -> dict[str, Any]:
+    """What the reconciler's methods answer instead of raising when the answer is no."""
+    kind = "Denied" if isinstance(error, PermissionError) else "Invalid" if isinstance(error, Invalid) else "Refused"
+    return {"error": {"kind": kind, "message": str(error)}}
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """How a method is exposed: admins only or everybody; a "no" raised, or answered as a value."""
+
+    admin: bool
+    refusals_are_values: bool
+
+
+def exposed(*, admin: bool = False, refusals_are_values: bool = False) -> Callable[[Method], Method]:
+    """Mark a method `async def name(self, caller, …)` as part of the service."""
+
+    def mark(function: Method) -> Method:
+        setattr(function, _MARK, Exposed(admin, refusals_are_values))
+        return function
+
+    return mark
+
+
+def remote_methods(service: object, authorize: Callable[[Caller, str], None]) -> dict[str, Callable[..., Any]]:
+    """The marked methods of an object as functions for hypha-rpc, each with its schema."""
+    return {
+        name: _remote(name, getattr(service, name), getattr(function, _MARK), authorize)
+        for name, function in vars(type(service)).items()
+        if hasattr(function, _MARK)
+    }
+
+
+def _remote(
+    name: str, method: Method, how: Exposed, authorize: Callable[[Caller, str], None]
+) -> Callable[..., asyncio.Future[Any]]:
+    model = arguments_model(method)
+
+    async def work(caller: Caller, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            if how.admin:
+                authorize(caller, name)
+            return await method(caller, **checked(model, args, kwargs))
+        except (Refused, Invalid, PermissionError) as no:
+            log.info("event=refused method=%s kind=%s", name, type(no).__name__)
+            if how.refusals_are_values:
+                return refusal(no)
+            raise
+        except Exception as fault:
+            # The traceback is for us; the message is left out of the log, it may quote what came in.
+            log.error("event=fault method=%s error=%s", name, type(fault).__name__, exc_info=_where(fault))
+            raise
+
+    def remote(*args: Any, context: dict[str, Any] | None = None, **kwargs: Any) -> asyncio.Future[Any]:
+        return answering(work(Caller.from_context(context), args, kwargs), cancel_with_caller=False)
+
+    remote.__name__ = name
+    remote.__doc__ = method.__doc__
+    setattr(remote, "__schema__", _schema(name, method, model))  # noqa: B010
+    return remote
+
+
+def _schema(name: str, method: Method, model: type[BaseModel]) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {}, **model.model_json_schema()}
+    return {"name": name, "description": inspect.getdoc(method) or "", "parameters": parameters}
+
+
+def _where(fault: Exception) -> tuple[type[BaseException], BaseException, Any]:
+    """The place of a fault without its message."""
+    nameless = RuntimeError("message withheld")
+    return RuntimeError, nameless, fault.__traceback__
