@@ -1,0 +1,156 @@
+"""AppRecord: what a running app says of itself, kept by Ray Serve beside the app and written in the same step.
+
+It lives in the `user_config` of the entry deployment: Serve stores it with the deployment (one write, so a crash leaves
+either the old app with the old record or the new app with the new one), gives it back to any worker or gateway that asks,
+and does not restart a replica when it changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict, cast
+
+import ray
+from pydantic import Field
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.base import Closed
+from bioengine_runtime.contract.status import Provenance, ServeStatus
+
+RECORD_KEY = "bioengine_record"
+"""Key of the record in a deployment's user_config; what is beside it is the user's own part."""
+
+READ_TIMEOUT_S = 30.0
+
+
+class Method(TypedDict):
+    """One callable of the entry: its name and the schema that hypha-rpc shows to callers."""
+
+    name: str
+    schema: dict[str, Any]
+
+
+class AppRecord(Closed):
+    """One app as it was deployed. `previous` is the last version known to be good while this one comes up."""
+
+    spec: AppSpec
+    digest: str
+    code_digest: str
+    provenance: Provenance
+    secret_fingerprints: dict[str, str] = Field(default_factory=dict, description="Class/NAME → keyed hash")
+    name: str
+    description: str = ""
+    entry: str = Field(description="Class name of the entry, which is its deployment name too.")
+    methods: list[Method] = Field(default_factory=list)
+    frontend_entry: str | None = None
+    started_at: float
+    last_updated_at: float
+    blueprint: str = Field(description="Key under which everything needed to deploy this version again is kept.")
+    previous: AppRecord | None = None
+
+    def runs(self, digest: str, fingerprints: Mapping[str, str]) -> bool:
+        """Whether this is exactly what is asked for, the values of its secrets included."""
+        return self.digest == digest and self.secret_fingerprints == dict(fingerprints)
+
+    def release(self) -> str:
+        """Identity of the processes: equal releases need no new replica."""
+        secrets = "\n".join(f"{name}={print_}" for name, print_ in sorted(self.secret_fingerprints.items()))
+        return hashlib.sha256(f"{self.code_digest}\n{secrets}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process, as Serve sees it."""
+
+    deployment: str
+    replica_id: str
+    state: str
+    pid: int | None
+    node_id: str | None
+    started_at: float | None
+    actor_id: str | None
+    log_file: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentState:
+    """One deployment, as Serve sees it."""
+
+    name: str
+    status: str
+    message: str
+    target: int | None
+    replicas: tuple[Replica, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One Serve application. `record` is None when it was not deployed by us."""
+
+    app_id: str
+    status: ServeStatus
+    message: str
+    record: AppRecord | None
+    deployments: tuple[DeploymentState, ...]
+    deployed_at: float
+
+    def failed(self) -> DeploymentState | None:
+        """The deployment that could not start its replicas."""
+        return next((one for one in self.deployments if one.status == "DEPLOY_FAILED"), None)
+
+
+async def read_records() -> dict[str, Running]:
+    """Every Serve application, with our record where it carries one; empty when Serve does not run. One remote call."""
+    try:
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return {}
+    answer = controller.get_serve_instance_details.remote()
+    details = await asyncio.wait_for(asyncio.wrap_future(answer.future()), READ_TIMEOUT_S)
+    return {app_id: _running(app_id, app) for app_id, app in details["applications"].items()}
+
+
+def _running(app_id: str, app: Mapping[str, Any]) -> Running:
+    return Running(
+        app_id=app_id,
+        status=cast(ServeStatus, app["status"]),
+        message=app.get("message") or "",
+        record=_record(app),
+        deployments=tuple(_deployment(name, one) for name, one in app["deployments"].items()),
+        deployed_at=app.get("last_deployed_time_s") or 0.0,
+    )
+
+
+def _record(app: Mapping[str, Any]) -> AppRecord | None:
+    for deployment in app["deployments"].values():
+        config = (deployment.get("deployment_config") or {}).get("user_config")
+        if isinstance(config, dict) and RECORD_KEY in config:
+            return AppRecord.model_validate(config[RECORD_KEY])
+    return None
+
+
+def _deployment(name: str, one: Mapping[str, Any]) -> DeploymentState:
+    return DeploymentState(
+        name=name,
+        status=one["status"],
+        message=one.get("message") or "",
+        target=one.get("target_num_replicas"),
+        replicas=tuple(_replica(name, replica) for replica in one.get("replicas") or ()),
+    )
+
+
+def _replica(deployment: str, replica: Mapping[str, Any]) -> Replica:
+    return Replica(
+        deployment=deployment,
+        replica_id=replica["replica_id"],
+        state=replica["state"],
+        pid=replica.get("pid"),
+        node_id=replica.get("node_id"),
+        started_at=replica.get("start_time_s"),
+        actor_id=replica.get("actor_id"),
+        log_file=replica.get("log_file_path"),
+    )
