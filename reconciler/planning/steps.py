@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import SecretRef
@@ -70,6 +70,26 @@ class StopApp:
 Verb = ScaleWorkers | UploadArtifact | PrepareRuntimeEnv | DeployApp | UpdateApp | StopApp
 
 
+class Reason(StrEnum):
+    """Why a difference is not acted on. Closed: a program may match on these."""
+
+    ARTIFACT_CONFLICT = "ArtifactConflict"
+    BAD_COMMIT = "BadCommit"
+    DEPENDENCY_NOT_READY = "DependencyNotReady"
+    INSUFFICIENT_CAPACITY = "InsufficientCapacity"
+    INVALID_DECLARATION = "InvalidDeclaration"
+    LIVE_STATE_UNKNOWN = "LiveStateUnknown"
+    NOT_TARGETED = "NotTargeted"
+    OWNERSHIP_CONFLICT = "OwnershipConflict"
+    PRUNE_BUDGET_EXCEEDED = "PruneBudgetExceeded"
+    PRUNE_DISABLED = "PruneDisabled"
+    SELF_HEAL_DISABLED = "SelfHealDisabled"
+    SOURCE_EMPTY = "SourceEmpty"
+    SUSPENDED = "Suspended"
+    UPDATING = "Updating"
+    VERSION_UNKNOWN = "VersionUnknown"
+
+
 class Impact(Enum):
     """What callers of an app notice."""
 
@@ -112,16 +132,40 @@ class Step:
     pre: tuple[tuple[str, str], ...] = ()
     effect: Effect = Effect(Impact.NONE)
     changes: tuple[Change, ...] = ()
+    drift: bool = False
+    """It undoes something that no commit asked for."""
+
+
+class Action(StrEnum):
+    """What a held difference would have become; UNKNOWN when not even that can be told."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    STOP = "stop"
+    SCALE = "scale"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A difference that is not acted on. `reason` is a closed list of words, `message` says it in a sentence."""
+    """A difference that is not acted on. `message` says the reason in a sentence, `fix` what to do about it."""
 
     app_id: str
-    reason: str
+    reason: Reason
     message: str
     fix: str = ""
+    action: Action = Action.UNKNOWN
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a person asks of one plan. `prune_confirmed`: so many removals are meant, whatever the budget says;
+    `force`: try again what was rejected, and do not wait for an update that is under way."""
+
+    targets: frozenset[str] = frozenset()
+    prune_confirmed: int = 0
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +184,26 @@ class Plan:
     live_digest: str = ""
     worker: str = ""
     scope: tuple[str, ...] = field(default=())
+    options: PlanOptions = PlanOptions()
 
     @property
     def empty(self) -> bool:
         return not self.steps
+
+
+class Result(StrEnum):
+    """What became of a step."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one step; `message` says why it failed, or which failed step it needed."""
+
+    address: str
+    result: Result
+    message: str = ""
+    seconds: float = 0.0
