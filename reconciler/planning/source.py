@@ -56,7 +56,9 @@ class Folder:
 class SourceTree:
     """What one commit says: cluster.yaml and the app folders. `read` gives the bytes of a blob id.
 
-    `changed` maps a folder to the newest commit (id, subject) that touched it, when known.
+    `changed` maps a folder to the newest commit (id, subject) that touched it, when known. `refused` names entries
+    beside the folders that are never followed. `rewritten` says that the commit seen before is not part of this one's
+    history: somebody force-pushed.
     """
 
     revision: Revision
@@ -65,3 +67,4 @@ class SourceTree:
     read: Callable[[str], bytes]
     changed: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, "tuple[str, str]"])
     refused: Mapping[str, str] = field(default_factory=dict[str, str])
+    rewritten: bool = False
