@@ -1,0 +1,77 @@
+"""Keeps the gateway running: a worker restart finds it as it is, only a new release or new settings replace it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+import bioengine_runtime
+from bioengine_runtime.gateway.replica import GATEWAY_APP, GATEWAY_DEPLOYMENT, Gateway
+
+PARTS = ("gateway/*.py", "apps/record.py", "access.py", "door.py", "hypha_session.py")
+"""The files whose change makes a new release of the gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """How the gateway reaches Hypha. The token is a path to a file that only its owner may read."""
+
+    server_url: str
+    workspace: str
+    token_file: Path
+    client_id: str
+
+
+async def ensure_gateway(settings: GatewaySettings, admins: Sequence[str]) -> None:
+    """Ask Serve to run the gateway; one that already runs this release with these settings keeps its process."""
+    application = _deployment(settings, admins).bind(
+        settings.server_url, settings.workspace, str(settings.token_file), settings.client_id
+    )
+    target = serve.RunTarget(application, name=GATEWAY_APP, route_prefix=None)
+    await asyncio.to_thread(
+        serve.run_many, [target], wait_for_ingress_deployment_creation=True, wait_for_applications_running=False
+    )
+
+
+async def refresh_gateway(timeout_s: float = 10.0) -> dict[str, str]:
+    """Have the gateway look now; app id → full Hypha service id. Raises TimeoutError when it does not answer."""
+    handle = serve.get_deployment_handle(GATEWAY_DEPLOYMENT, app_name=GATEWAY_APP)
+    return await asyncio.wait_for(_ask(handle), timeout_s)
+
+
+async def _ask(handle: Any) -> dict[str, str]:
+    return await handle.refresh.remote()
+
+
+def _deployment(settings: GatewaySettings, admins: Sequence[str]) -> serve.Deployment:
+    settled = serve.deployment(
+        name=GATEWAY_DEPLOYMENT,
+        version=release(settings),
+        num_replicas=1,
+        max_ongoing_requests=100,
+        # The new one starts while the old one still answers; it gets the client id as soon as the old one lets go.
+        max_surge_percent=100,
+        graceful_shutdown_timeout_s=20,
+        health_check_period_s=5,
+        user_config={"admins": sorted(set(admins))},
+        ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
+    )
+    return settled(Gateway)
+
+
+def release(settings: GatewaySettings) -> str:
+    """Digest of the gateway's code and settings; admins are not in it, they change without a restart."""
+    package = Path(bioengine_runtime.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(path for part in PARTS for path in package.glob(part)):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    wanted = [settings.server_url, settings.workspace, str(settings.token_file), settings.client_id]
+    digest.update(json.dumps(wanted).encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,99 @@
+"""The gateway's one process: follows what Serve runs and keeps Hypha true to it. Knows no app's code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from bioengine_runtime.apps.record import Running, read_records
+from bioengine_runtime.gateway.calls import AppCalls
+from bioengine_runtime.gateway.offer import offer
+from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
+
+log = logging.getLogger("ray.serve")
+
+GATEWAY_APP = "bioengine-gateway"
+GATEWAY_DEPLOYMENT = "Gateway"
+LOOK_EVERY_S = 3.0
+DRAIN_S = 5.0
+
+
+class Gateway:
+    """Registers one Hypha service per app and carries its calls. `user_config` is `{"admins": [id or e-mail]}`."""
+
+    async def __init__(self, server_url: str, workspace: str, token_file: str, client_id: str) -> None:
+        address = HyphaAddress(server_url, workspace, Path(token_file), client_id)
+        self._session = HyphaSession(address)
+        self._calls: dict[str, AppCalls] = {}
+        self._admins: tuple[str, ...] = ()
+        self._looking = asyncio.Lock()
+        self._session.start()
+        self._following = asyncio.create_task(self._follow(), name="gateway-follow")
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self._admins = tuple(user_config.get("admins", ()))
+
+    async def refresh(self) -> dict[str, str]:
+        """Look at once; answers app id → full Hypha service id of everything offered now."""
+        await self._look()
+        if not self._session.is_connected:
+            return {}
+        return {app_id: self._session.service_id(app_id) for app_id in self._calls}
+
+    def check_health(self) -> None:
+        self._session.raise_if_dead()
+        if self._following.done():
+            raise RuntimeError("the gateway no longer follows the apps")
+
+    async def __del__(self) -> None:
+        """Serve calls this when the replica stops. Calls in flight may finish first; then the id is free again."""
+        self._following.cancel()
+        deadline = time.monotonic() + DRAIN_S
+        # Looked at once in a process's life; an event would cost every call.
+        while any(calls.in_flight for calls in self._calls.values()) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await self._session.stop()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except Exception as error:  # whatever it is, the services stay and the next look is soon
+                log.warning("event=look_failed error=%s", type(error).__name__, exc_info=True)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        async with self._looking:
+            apps = await read_records()
+            if GATEWAY_APP not in apps:
+                return  # an answer without ourselves is no answer: nothing is withdrawn because of it
+            for running in apps.values():
+                await self._offer(running)
+            for app_id in self._calls.keys() - apps.keys():
+                await self._withdraw(app_id)
+
+    async def _offer(self, running: Running) -> None:
+        calls = self._calls.get(running.app_id)
+        wanted = offer(running, offered=calls is not None)
+        if wanted is None:
+            await self._withdraw(running.app_id)
+        elif calls is None:
+            calls = AppCalls(wanted, lambda: self._admins)
+            await self._session.put(calls.service())
+            self._calls[running.app_id] = calls
+            log.info("event=app_offered app=%s methods=%d", running.app_id, len(wanted.methods))
+        elif wanted != calls.offer:
+            before = calls.offer
+            calls.take_over(wanted)
+            if not wanted.looks_like(before):
+                await self._session.put(calls.service())
+            log.info("event=app_changed app=%s told_hypha=%s", running.app_id, not wanted.looks_like(before))
+
+    async def _withdraw(self, app_id: str) -> None:
+        if app_id in self._calls:
+            await self._session.withdraw(app_id)
+            del self._calls[app_id]
+            log.info("event=app_withdrawn app=%s", app_id)

@@ -1,0 +1,193 @@
+"""One client of a Hypha server that stays the same client: same id, same services, through restarts of either side.
+
+hypha-rpc reconnects by itself after a short loss and keeps calls in flight. This adds what it lacks: a connection it
+has given up (or that stays away) is built anew, an id the server still believes taken is asked for again, and services
+the server has lost are put back. The token is read from its file at every attempt and never kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypha_rpc import connect_to_server
+
+log = logging.getLogger(__name__)
+
+PROBE_EVERY_S = 3.0
+PROBE_TIMEOUT_S = 10.0
+GIVE_UP_AFTER_S = 25.0
+"""How long hypha-rpc may try to come back by itself; its own waits grow to a minute."""
+VERIFY_EVERY_S = 30.0
+CONNECT_TIMEOUT_S = 30.0
+LONGEST_WAIT_S = 5.0
+TAKEN = "already exists and is active"
+
+
+@dataclass(frozen=True, slots=True)
+class HyphaAddress:
+    """Where to connect and as whom; the token stays in its file."""
+
+    server_url: str
+    workspace: str | None
+    token_file: Path
+    client_id: str
+
+
+class HyphaSession:
+    """Keeps one connection and the services that should be on it."""
+
+    def __init__(self, address: HyphaAddress) -> None:
+        self.address = address
+        self.connections = 0
+        self._services: dict[str, Mapping[str, Any]] = {}
+        self._server: Any = None
+        self._up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._stay_connected(), name="hypha-session")
+
+    async def stop(self, timeout_s: float = 5.0) -> None:
+        """Disconnect; the server forgets the services with the client."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._drop_connection(timeout_s)
+
+    async def connected(self) -> Any:
+        """The workspace's manager, waiting for a connection if there is none."""
+        await self._up.wait()
+        return self._server
+
+    @property
+    def is_connected(self) -> bool:
+        return self._up.is_set()
+
+    def raise_if_dead(self) -> None:
+        """Raises when the session itself has ended, which only a fault of ours can cause."""
+        if self._task is None or self._task.done():
+            raise RuntimeError("the Hypha session has ended")
+
+    @property
+    def workspace(self) -> str:
+        return self._server.config.workspace if self._server is not None else self.address.workspace or ""
+
+    def service_id(self, service: str) -> str:
+        """The full id under which a service of this client is found, on any connection."""
+        return f"{self.workspace}/{self.address.client_id}:{service}"
+
+    async def put(self, service: Mapping[str, Any], *, announce: bool = True) -> None:
+        """Offer a service, replacing the one of the same id in one step: calls and handles never see it missing.
+
+        `announce=False` when nothing of it that the server knows has changed (name, description, schemas): then only
+        our own functions are exchanged and the server is not asked.
+        """
+        async with self._changing:
+            self._services[service["id"]] = service
+            if self.is_connected:
+                await self._register(service, announce=announce)
+
+    async def withdraw(self, service_id: str) -> None:
+        async with self._changing:
+            if self._services.pop(service_id, None) is not None and self.is_connected:
+                await self._bounded(self._server.unregister_service(service_id))
+
+    def services(self) -> tuple[str, ...]:
+        return tuple(self._services)
+
+    async def _stay_connected(self) -> None:
+        while True:
+            await self._connect()
+            await self._watch()
+            self._up.clear()
+            await self._drop_connection(PROBE_TIMEOUT_S)
+
+    async def _connect(self) -> None:
+        """Try until it works. Nothing that goes wrong here is final: servers restart and token files are rewritten."""
+        wait_s = 0.25
+        while True:
+            try:
+                self._server = await self._open()
+                async with self._changing:
+                    for service in self._services.values():
+                        await self._register(service, announce=True)
+                    self._up.set()
+            except Exception as error:  # the edge of our process: whatever it is, we go on trying
+                taken = TAKEN in str(error)
+                log.warning("event=hypha_connect_failed taken=%s error=%s", taken, _short(error))
+                await self._drop_connection(PROBE_TIMEOUT_S)
+                await asyncio.sleep(0.25 if taken else wait_s)
+                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+            else:
+                self.connections += 1
+                log.info("event=hypha_connected client=%s workspace=%s", self.address.client_id, self.workspace)
+                return
+
+    async def _open(self) -> Any:
+        address = self.address
+        config: dict[str, Any] = {
+            "server_url": address.server_url,
+            "token": (await asyncio.to_thread(address.token_file.read_text)).strip(),
+            "client_id": address.client_id,
+            "logger": None,  # its log lines quote whole messages, and messages may carry secrets
+        }
+        if address.workspace:
+            config["workspace"] = address.workspace
+        return await asyncio.wait_for(connect_to_server(config), CONNECT_TIMEOUT_S)
+
+    async def _watch(self) -> None:
+        """Returns when the connection is beyond hope."""
+        last_answer = last_verified = time.monotonic()
+        while time.monotonic() - last_answer < GIVE_UP_AFTER_S:
+            await asyncio.sleep(PROBE_EVERY_S)
+            try:
+                await asyncio.wait_for(self._server.echo("alive"), PROBE_TIMEOUT_S)
+                if time.monotonic() - last_verified > VERIFY_EVERY_S:
+                    await self._put_back_what_is_lost()
+                    last_verified = time.monotonic()
+                last_answer = time.monotonic()
+            except Exception as error:  # any failed probe is the same news
+                log.warning("event=hypha_probe_failed error=%s", _short(error))
+                if "Connection is closed" in str(error):
+                    return
+
+    async def _put_back_what_is_lost(self) -> None:
+        prefix = self.service_id("")
+        listed = await self._bounded(self._server.list_services({"workspace": self.workspace}))
+        known = {_local_id(one["id"]) for one in listed if one["id"].startswith(prefix)}
+        async with self._changing:
+            for service_id, service in self._services.items():
+                if service_id not in known:
+                    log.warning("event=service_was_lost service=%s", service_id)
+                    await self._register(service, announce=True)
+
+    async def _register(self, service: Mapping[str, Any], *, announce: bool) -> None:
+        options = {"overwrite": True, "notify": announce}
+        await self._bounded(self._server.rpc.register_service(dict(service), options))
+
+    async def _drop_connection(self, timeout_s: float) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            with suppress(Exception):  # it may be half dead; all that matters is that it ends
+                await asyncio.wait_for(server.disconnect(), timeout_s)
+
+    async def _bounded(self, question: Any) -> Any:
+        return await asyncio.wait_for(question, PROBE_TIMEOUT_S)
+
+
+def _local_id(full: str) -> str:
+    return full.split(":", 1)[1].split("@", 1)[0]
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return repr(text[:200])
