@@ -1,0 +1,297 @@
+"""Desired against live: every way in which they differ, and nothing about what to do.
+
+Digests are compared first; only where they differ are fields looked at. Values of secrets are never compared, only
+their fingerprints, and one that could not be read here is not compared at all: it is a note, not a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from bioengine_runtime.contract.app import IN_PLACE_FIELDS, AppSpec
+from bioengine_runtime.contract.cluster import Slurm
+from bioengine_runtime.contract.status import AppState
+from reconciler.planning.desired import DesiredApp, DesiredState
+from reconciler.planning.live import LiveState
+from reconciler.planning.shown import pair, value
+from reconciler.planning.steps import Change
+
+Fingerprints = Mapping[str, Mapping[str, str | None]]
+"""app id → Class/NAME → keyed hash of the secret wanted; None where it could not be read here."""
+
+CLUSTER_FILE = "cluster.yaml"
+WORKERS = "(workers)"
+"""Stands where an app id stands, for the difference of the SLURM bounds; no app can have this id."""
+
+SECRET_VALUES = "secret values"
+STATUS = "status"
+"""Two ways to differ that are no fields of AppSpec."""
+
+
+class Kind(Enum):
+    """What sort of difference it is."""
+
+    CREATE = "wanted, and does not run"
+    UPDATE = "runs, and differs"
+    REMOVE = "ours, runs, and is not wanted"
+    FOREIGN = "wanted, and runs under another owner"
+    BROKEN = "its declaration is invalid"
+    UNSEEN = "wanted, and we could not see whether it runs"
+    WORKERS = "bounds of the workers differ"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One way in which desired and live differ. `fields` are those of AppSpec; `drift`: no commit asked for it."""
+
+    app_id: str
+    kind: Kind
+    wanted: DesiredApp | None = None
+    running: AppState | None = None
+    fields: frozenset[str] = frozenset()
+    changes: tuple[Change, ...] = ()
+    drift: bool = False
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the running replicas can take it over."""
+        known = self.running is not None and self.running.spec is not None
+        return self.kind is Kind.UPDATE and known and self.fields <= IN_PLACE_FIELDS
+
+
+def differences(desired: DesiredState, live: LiveState, fingerprints: Fingerprints) -> tuple[Difference, ...]:
+    """All of them, ordered by app id, the workers' first; at most one per app."""
+    return (*_workers(desired, live), *sorted(_apps(desired, live, fingerprints), key=lambda found: found.app_id))
+
+
+def not_compared(desired: DesiredState, fingerprints: Fingerprints, live: LiveState) -> Iterator[tuple[str, list[str]]]:
+    """Apps that run as wanted as far as we can tell, with the names of the secrets that we cannot tell about."""
+    running = live.apps
+    for app_id in sorted(desired.apps):
+        app = desired.apps[app_id]
+        if not app.secrets or app_id not in running:
+            continue
+        known, held = fingerprints.get(app_id, {}), running[app_id].secret_fingerprints
+        names = sorted(
+            name
+            for class_name, secrets in app.secrets.items()
+            for name in secrets
+            if known.get(f"{class_name}/{name}") is None or f"{class_name}/{name}" not in held
+        )
+        if names:
+            yield app_id, names
+
+
+def _workers(desired: DesiredState, live: LiveState) -> Iterator[Difference]:
+    compute = desired.cluster.compute
+    if not isinstance(compute, Slurm):
+        return
+    if live.worker is None:
+        yield Difference(WORKERS, Kind.UNSEEN)
+    elif live.worker.mode == "slurm":
+        wanted = {"min": compute.workers.min, "max": compute.workers.max}
+        bounds = live.worker.workers
+        if bounds != wanted:
+            before = _bounds(bounds) if bounds else ""
+            yield Difference(WORKERS, Kind.WORKERS, changes=(Change("workers", before, _bounds(wanted)),))
+
+
+def _bounds(bounds: Mapping[str, int]) -> str:
+    return f"{bounds.get('min', 0)}…{bounds.get('max', 0)}"
+
+
+def _apps(desired: DesiredState, live: LiveState, fingerprints: Fingerprints) -> Iterator[Difference]:
+    seen, running = live.worker is not None, live.apps
+    owner = desired.cluster.name
+    for app_id in desired.broken:
+        yield Difference(app_id, Kind.BROKEN, running=running.get(app_id))
+    for app_id, wanted in desired.apps.items():
+        if app_id in desired.broken:
+            continue
+        app = running.get(app_id)
+        if not seen:
+            yield Difference(app_id, Kind.UNSEEN, wanted)
+        elif app is None:
+            yield Difference(app_id, Kind.CREATE, wanted)
+        elif app.provenance is None or app.provenance.owner != owner:
+            yield Difference(app_id, Kind.FOREIGN, wanted, app)
+        else:
+            fields = _fields(wanted, app, fingerprints.get(app_id, {}))
+            if fields:
+                yield _update(wanted, app, fields, desired, fingerprints.get(app_id, {}))
+    for app_id, app in running.items():
+        if app_id in desired.apps or app_id in desired.broken or app.status == "DELETING":
+            continue
+        if app.provenance is not None and app.provenance.owner == owner:
+            yield Difference(app_id, Kind.REMOVE, running=app)
+
+
+def _fields(wanted: DesiredApp, app: AppState, known: Mapping[str, str | None]) -> frozenset[str]:
+    digest = wanted.spec.digest()
+    fields: set[str] = set()
+    if app.digest != digest:
+        fields = _fields_of_spec(app.spec, wanted.spec) or {"digest"}
+    if wanted.secrets and any(_secrets_changed(wanted, app, known)):
+        fields.add(SECRET_VALUES)
+    if app.status == "DELETING" or (app.status == "DEPLOY_FAILED" and app.rejected and app.rejected.digest == digest):
+        fields.add(STATUS)
+    return frozenset(fields)
+
+
+def _fields_of_spec(before: AppSpec | None, after: AppSpec) -> set[str]:
+    if before is None:
+        return set(AppSpec.model_fields)
+    old, new = before.__dict__, after.__dict__
+    return {name for name in AppSpec.model_fields if old[name] != new[name]}
+
+
+def _secrets_changed(wanted: DesiredApp, app: AppState, known: Mapping[str, str | None]) -> Iterator[str]:
+    """Class/NAME of secrets whose value differs. The runtime not knowing a fingerprint is no difference: it would
+    restart the app in every pass; a name that is new differs in the spec already."""
+    running = app.secret_fingerprints
+    for class_name, secrets in wanted.secrets.items():
+        for name in secrets:
+            key = f"{class_name}/{name}"
+            now = known.get(key)
+            if now is not None and running.get(key, now) != now:
+                yield key
+
+
+def _update(
+    wanted: DesiredApp, app: AppState, fields: frozenset[str], desired: DesiredState, known: Mapping[str, str | None]
+) -> Difference:
+    return Difference(
+        app_id=wanted.app_id,
+        kind=Kind.UPDATE,
+        wanted=wanted,
+        running=app,
+        fields=fields,
+        changes=tuple(_changes(wanted, app, fields, frozenset(_secrets_changed(wanted, app, known)))),
+        drift=_is_drift(wanted, app, fields, desired),
+    )
+
+
+def _is_drift(wanted: DesiredApp, app: AppState, fields: frozenset[str], desired: DesiredState) -> bool:
+    """Whether no commit explains the difference: what runs was deployed from this commit, or from the same folder
+    content and the commit that last touched cluster.yaml. Uncommitted files have no commit, so nothing is drift."""
+    came_from = app.provenance
+    if came_from is None or desired.revision.worktree or not fields - {SECRET_VALUES, STATUS}:
+        return False
+    if came_from.commit == desired.revision.id:
+        return True
+    last = (desired.changed or {}).get(CLUSTER_FILE)
+    return last is not None and came_from.commit == last[0] and came_from.tree == wanted.provenance.tree
+
+
+def _changes(wanted: DesiredApp, app: AppState, fields: frozenset[str], secrets: frozenset[str]) -> Iterator[Change]:
+    before, after = app.spec, wanted.spec
+    if before is None:
+        yield Change("spec", "not deployed by this reconciler's contract", "as declared")
+    elif fields:
+        for name in sorted(fields & FIELD_TEXTS.keys()):
+            yield from FIELD_TEXTS[name](before, after)
+        if "version" in fields:
+            yield from _tree(app, wanted)
+        if "digest" in fields:
+            yield Change("digest", (app.digest or "")[:12], after.digest()[:12])
+        if fields & {"env", "secrets", SECRET_VALUES}:
+            yield from _env(before, after, secrets)
+
+
+def _tree(app: AppState, wanted: DesiredApp) -> Iterator[Change]:
+    old = app.provenance.tree if app.provenance else None
+    new = wanted.provenance.tree
+    if old and new and old != new:
+        yield Change("files", f"tree {old[:7]}", f"tree {new[:7]}")
+
+
+def _scalar(name: str) -> Callable[[AppSpec, AppSpec], Iterator[Change]]:
+    def changes(before: AppSpec, after: AppSpec) -> Iterator[Change]:
+        yield Change(name, *pair(value(getattr(before, name)), value(getattr(after, name))))
+
+    return changes
+
+
+def _table(name: str) -> Callable[[AppSpec, AppSpec], Iterator[Change]]:
+    """A field that is a table: one change per entry; an entry that is a table itself is taken apart once more."""
+
+    def changes(before: AppSpec, after: AppSpec) -> Iterator[Change]:
+        old, new = _flat(name, getattr(before, name)), _flat(name, getattr(after, name))
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key, _ABSENT) != new.get(key, _ABSENT):
+                yield Change(key, *pair(_text(old, key), _text(new, key)))
+
+    return changes
+
+
+_ABSENT = object()
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    return value(table[key]) if key in table else ""
+
+
+def _flat(name: str, table: Any) -> dict[str, Any]:
+    if not isinstance(table, Mapping):
+        return {name: table}
+    flat: dict[str, Any] = {}
+    for key, content in _items(table):
+        for inner, leaf in _items(content) if isinstance(content, Mapping) else ():
+            flat[f"{name}.{key}.{inner}"] = leaf
+        if not isinstance(content, Mapping):
+            flat[f"{name}.{key}"] = content
+    return flat
+
+
+def _items(table: Any) -> Iterator[tuple[str, Any]]:
+    yield from table.items()
+
+
+def _rollout(before: AppSpec, after: AppSpec) -> Iterator[Change]:
+    for name in type(after.rollout).model_fields:
+        old, new = getattr(before.rollout, name), getattr(after.rollout, name)
+        if old != new:
+            yield Change(f"rollout.{name}", value(old), value(new))
+
+
+def _env(before: AppSpec, after: AppSpec, changed: frozenset[str]) -> Iterator[Change]:
+    """Variables. A name that is a secret for any class on either side is never shown with a value."""
+    hidden = {name for spec in (before, after) for names in spec.secrets.values() for name in names}
+    old, new = dict(_variables(before)), dict(_variables(after))
+    for key in sorted(old.keys() | new.keys()):
+        same = old.get(key) == new.get(key) and "/".join(key) not in changed
+        if same:
+            continue
+        field = f"env.{key[0]}.{key[1]}"
+        if key[1] in hidden:
+            sign = "added" if key not in old else "removed" if key not in new else "changed"
+            yield Change(field, "", f"(secret {sign})")
+        else:
+            yield Change(field, *pair(*(value(side[key]) if key in side else "" for side in (old, new))))
+
+
+def _variables(spec: AppSpec) -> Iterator[tuple[tuple[str, str], str | None]]:
+    """(class, NAME) → value; None for a secret."""
+    for class_name, table in spec.env.items():
+        for name, content in table.items():
+            yield (class_name, name), content
+    for class_name, names in spec.secrets.items():
+        for name in names:
+            yield (class_name, name), None
+
+
+FIELD_TEXTS: Mapping[str, Callable[[AppSpec, AppSpec], Iterator[Change]]] = {
+    "artifact_id": _scalar("artifact_id"),
+    "version": _scalar("version"),
+    "kwargs": _table("kwargs"),
+    "authorized_users": _table("authorized_users"),
+    "disable_gpu": _scalar("disable_gpu"),
+    "max_ongoing_requests": _scalar("max_ongoing_requests"),
+    "replicas": _table("replicas"),
+    "autoscaling": _table("autoscaling"),
+    "rollout": _rollout,
+}
+"""How a field of AppSpec is shown; env and secrets are shown together, by `_env`."""

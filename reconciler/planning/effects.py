@@ -1,0 +1,198 @@
+"""What callers of an app will notice of a step: a prediction in their terms, made from what is known and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.base import ENTIRE
+from bioengine_runtime.contract.code import ClassFacts
+from bioengine_runtime.contract.status import NodeState
+from reconciler.planning.desired import DesiredApp
+from reconciler.planning.diff import Difference, Kind
+from reconciler.planning.live import LiveState
+from reconciler.planning.shown import listed
+from reconciler.planning.steps import Effect, Impact
+
+GIB = 2**30
+RESOURCES: Mapping[str, tuple[str, float]] = {
+    "CPU": ("num_cpus", 1.0),
+    "GPU": ("num_gpus", 0.0),
+    "memory": ("memory", 0.0),
+}
+"""Resource of a node → the option that asks for it, and what Ray Serve takes when nothing is said."""
+
+SERVING = frozenset({"RUNNING", "UNHEALTHY", "DEPLOYING"})
+NEW_CODE = frozenset({"artifact_id", "version"})
+ENVIRONMENT_FIELDS = NEW_CODE | {"disable_gpu"}
+"""Fields of AppSpec that decide which environment is built, and on which nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one replica of one class asks for, and how many replicas there are to be at least."""
+
+    class_name: str
+    each: Mapping[str, float]
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is free, less what earlier steps of the same plan take. `nodes` None: not known, or made when needed."""
+
+    nodes: tuple[NodeState, ...] | None
+    taken: Mapping[str, float]
+
+    def without(self, needs: tuple[Need, ...] | None) -> Room:
+        return replace(self, taken=_sum(self.taken, *(_times(need) for need in needs))) if needs else self
+
+
+def room_in(live: LiveState) -> Room:
+    """SLURM brings nodes when they are needed, so there is no telling what fits."""
+    worker = live.worker
+    known = worker is not None and worker.mode != "slurm" and worker.nodes
+    return Room(tuple(worker.nodes) if worker is not None and known else None, {})
+
+
+def needs_of(app: DesiredApp) -> tuple[Need, ...] | None:
+    """None when the code is not in this repository, or computes its options: then only running it would tell."""
+    if app.code is None or any(_is_computed(facts) for facts in app.code.classes):
+        return None
+    return tuple(_need(facts, app.spec) for facts in app.code.classes)
+
+
+def _is_computed(facts: ClassFacts) -> bool:
+    names = [name for name in facts.unknown if name.startswith("ray_actor_options")]
+    return any(not name.startswith("ray_actor_options.runtime_env") for name in names)
+
+
+def _need(facts: ClassFacts, spec: AppSpec) -> Need:
+    options: Mapping[str, Any] = facts.options.get("ray_actor_options") or {}
+    each = {name: _number(options.get(option), default) for name, (option, default) in RESOURCES.items()}
+    if spec.disable_gpu:
+        each["GPU"] = 0.0
+    return Need(facts.name, {name: amount for name, amount in each.items() if amount}, _replicas(facts, spec))
+
+
+def _number(content: Any, default: float) -> float:
+    return float(content) if isinstance(content, int | float) else default
+
+
+def _replicas(facts: ClassFacts, spec: AppSpec) -> int:
+    for table in (spec.autoscaling, spec.replicas):
+        for key in (facts.name, ENTIRE):
+            if key in table:
+                found = table[key]
+                return found if isinstance(found, int) else found.min_replicas
+    said = facts.options.get("num_replicas")
+    return said if isinstance(said, int) else 1
+
+
+def lacking(room: Room, needs: tuple[Need, ...] | None) -> str:
+    """Why these replicas certainly cannot all be placed; "" when they may. Never a guess: a replica that fits on no
+    node at all, or more in sum than the whole cluster has free."""
+    if room.nodes is None or needs is None:
+        return ""
+    for need in needs:
+        if need.replicas and not any(_fits(need.each, node.free) for node in room.nodes):
+            return f"{need.class_name} needs {_amounts(need.each)}: " + listed(list(_short(need, room.nodes)))
+    total = _sum(*(_times(need) for need in needs))
+    free = _sum(*(node.free for node in room.nodes))
+    left = {name: free.get(name, 0.0) - room.taken.get(name, 0.0) for name in total}
+    if _fits(total, left):
+        return ""
+    others = ", counting what this plan starts before" if room.taken else ""
+    return f"all its replicas together need {_amounts(total)}; free is {_amounts(left, total)}{others}"
+
+
+def _short(need: Need, nodes: tuple[NodeState, ...]) -> Iterator[str]:
+    for node in nodes:
+        missing = {name: amount - node.free.get(name, 0.0) for name, amount in need.each.items()}
+        yield f"node {node.address or node.node_id} lacks {_amounts({n: m for n, m in missing.items() if m > 0})}"
+
+
+def _fits(wanted: Mapping[str, float], free: Mapping[str, float]) -> bool:
+    return all(amount <= free.get(name, 0.0) + 1e-9 for name, amount in wanted.items())
+
+
+def _times(need: Need) -> dict[str, float]:
+    return {name: amount * need.replicas for name, amount in need.each.items()}
+
+
+def _sum(*tables: Mapping[str, float]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for table in tables:
+        for name, amount in table.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def _amounts(table: Mapping[str, float], names: Mapping[str, float] | None = None) -> str:
+    """`1 GPU, 4 GiB memory`."""
+    return ", ".join(
+        f"{table[name] / GIB:.3g} GiB memory" if name == "memory" else f"{max(table[name], 0.0):g} {name}"
+        for name in (names or table)
+    )
+
+
+def effect_of(difference: Difference, room: Room, needs: tuple[Need, ...] | None, *, built: bool) -> Effect:
+    """`built`: the same code already runs as another app, so its environment is there."""
+    if difference.kind is Kind.REMOVE:
+        return Effect(Impact.DELETE)
+    if difference.wanted is None:
+        return Effect(Impact.NONE)
+    if difference.kind is Kind.CREATE:
+        return Effect(Impact.CREATE, rebuilds_env=False if built else _has_environment(difference.wanted))
+    if difference.in_place:
+        return Effect(Impact.IN_PLACE, rebuilds_env=False)
+    return _restart(difference, difference.wanted, room, needs, _rebuilds(difference, difference.wanted, built))
+
+
+def _rebuilds(difference: Difference, wanted: DesiredApp, built: bool) -> bool | None:
+    """The requirements of what runs are not known, so new code may or may not need a new environment."""
+    new_code = difference.fields & NEW_CODE
+    if built or not new_code or _has_environment(wanted) is False:
+        return False
+    return None
+
+
+def _has_environment(app: DesiredApp) -> bool | None:
+    """Whether any class asks for an environment of its own; None when only running the code would tell."""
+    if app.code is None:
+        return None
+    answers = {_asks_for_environment(facts) for facts in app.code.classes}
+    return True if True in answers else None if None in answers else False
+
+
+def _asks_for_environment(facts: ClassFacts) -> bool | None:
+    options: Mapping[str, Any] = facts.options.get("ray_actor_options") or {}
+    environment: Any = options.get("runtime_env") or {}
+    if any(environment.get(key) for key in ("pip", "uv", "conda", "image_uri")):
+        return True
+    return None if any(name.startswith("ray_actor_options") for name in facts.unknown) else False
+
+
+def _restart(
+    difference: Difference, wanted: DesiredApp, room: Room, needs: tuple[Need, ...] | None, rebuilds: bool | None
+) -> Effect:
+    rolling = Effect(Impact.ROLLING_RESTART, rebuilds_env=rebuilds)
+    if difference.running is not None and difference.running.status not in SERVING:
+        return replace(rolling, note=f"it does not serve now ({difference.running.status})")
+    if wanted.spec.rollout.surge:
+        short = lacking(replace(room, taken={}), _one_more(needs))
+        if not short:
+            return rolling
+        return Effect(Impact.INTERRUPTION, rebuilds, None, f"no room for one more replica: {short}")
+    alone = [need.class_name for need in needs or () if need.replicas < 2]
+    if needs is None or alone:
+        names = f" of {listed(alone)}" if alone else ""
+        note = f"rollout.surge is off: the only replica{names} stops before the new one starts"
+        return Effect(Impact.INTERRUPTION, rebuilds, None, note)
+    return rolling
+
+
+def _one_more(needs: tuple[Need, ...] | None) -> tuple[Need, ...] | None:
+    return None if needs is None else tuple(replace(need, replicas=min(need.replicas, 1)) for need in needs)

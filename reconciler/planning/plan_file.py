@@ -1,0 +1,268 @@
+"""A plan as a document: versioned, in a stable order, without secrets (only where their values are read from).
+
+A saved plan is not replayed. Who applies it fetches its commit, looks again, plans again, and goes on only when
+`differences` finds nothing: so an edited file can refuse work, and never cause any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.base import SecretFromEnv
+from reconciler.planning.digest import digest_of
+from reconciler.planning.render_text import summary
+from reconciler.planning.steps import (
+    DeployApp,
+    Effect,
+    Held,
+    Plan,
+    PlanOptions,
+    PrepareRuntimeEnv,
+    ScaleWorkers,
+    SecretTable,
+    Step,
+    StopApp,
+    UpdateApp,
+    UploadArtifact,
+    Verb,
+)
+
+FORMAT_VERSION = "1.0"
+"""Fields are only added while the first number stays."""
+
+_UNSIGNED = frozenset({"digest", "created_at"})
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPlan:
+    """What is needed to make the saved plan again: where from, for which cluster, and asked for how."""
+
+    cluster: str
+    url: str
+    ref: str
+    commit: str
+    worktree: bool
+    options: PlanOptions
+    created_at: str
+    plan_digest: str
+
+
+def to_json(plan: Plan, created_at: str) -> dict[str, Any]:
+    """The document; `digest` covers all of it but `created_at`."""
+    content = {**_content(plan), "plan_digest": digest(plan)}
+    return {
+        "format_version": FORMAT_VERSION,
+        "digest": digest_of({"format_version": FORMAT_VERSION, **content}),
+        "created_at": created_at,
+        **content,
+    }
+
+
+def digest(plan: Plan) -> str:
+    """Identity of what a plan decides and what it was made from. Wording and forecasts that vary with free resources
+    are left out; whether callers are interrupted is not."""
+    return digest_of(_decisions(_content(plan)))
+
+
+def from_json(document: Mapping[str, Any]) -> SavedPlan:
+    """What a saved plan is about. Raises ValueError when it is not one, or one of a newer format."""
+    version = document.get("format_version")
+    if not isinstance(version, str) or version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+        raise ValueError(f"not a plan of format {FORMAT_VERSION}: format_version is {version!r}")
+    try:
+        source, options = document["source"], document["options"]
+        return SavedPlan(
+            cluster=str(document["cluster"]),
+            url=str(source["url"]),
+            ref=str(source["ref"]),
+            commit=str(source["commit"]),
+            worktree=bool(source["worktree"]),
+            options=PlanOptions(
+                targets=frozenset(str(target) for target in options["targets"]),
+                prune_confirmed=int(options["prune_confirmed"]),
+                force=bool(options["force"]),
+            ),
+            created_at=str(document.get("created_at", "")),
+            plan_digest=str(document["plan_digest"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a plan: {type(error).__name__} at {error}") from None
+
+
+def differences(document: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
+    """What moved between the saved plan and the one made now, in sentences; empty when they are the same."""
+    content = {key: value for key, value in document.items() if key not in _UNSIGNED}
+    try:
+        intact = document.get("digest") == digest_of(content)
+    except (TypeError, ValueError):
+        intact = False
+    if not intact:
+        return ("the file was changed after it was written (its digest does not match)",)
+    if document.get("plan_digest") == digest(plan):
+        return ()
+    return tuple(_moved(document, _content(plan))) or ("the plan made now is another one",)
+
+
+def _moved(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    if saved["cluster"] != now["cluster"]:
+        yield f"it is for cluster {saved['cluster']}, not {now['cluster']}"
+    if saved["source"] != now["source"]:
+        yield f"the source moved from {saved['source']['commit'][:7]} to {now['source']['commit'][:7]}"
+    if saved["options"] != now["options"]:
+        yield "it was made with other options"
+    if saved["live"]["digest"] != now["live"]["digest"]:
+        yield "what runs or is stored changed since"
+    yield from _moved_items("step", "address", saved["steps"], now["steps"], _decided_step)
+    yield from _moved_items("held", "app_id", saved["held"], now["held"], _decided_held)
+
+
+def _moved_items(word: str, key: str, saved: Any, now: Any, decided: Any) -> Iterator[str]:
+    old = {item[key]: decided(item) for item in saved}
+    new = {item[key]: decided(item) for item in now}
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            sign = "is new" if name not in old else "is gone" if name not in new else "differs"
+            yield f"{word} {name} {sign}"
+
+
+def _decisions(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{key: content[key] for key in ("cluster", "source", "options")},
+        "live": content["live"]["digest"],
+        "steps": [_decided_step(step) for step in content["steps"]],
+        "held": [_decided_held(held) for held in content["held"]],
+    }
+
+
+def _decided_step(step: Mapping[str, Any]) -> dict[str, Any]:
+    effect = {key: value for key, value in step["effect"].items() if key != "note"}
+    return {**{key: step[key] for key in ("address", "kind", "needs", "pre", "args", "drift")}, "effect": effect}
+
+
+def _decided_held(held: Mapping[str, Any]) -> list[str]:
+    return [held["app_id"], held["reason"], held["action"]]
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    revision = plan.revision
+    return {
+        "cluster": plan.cluster,
+        "source": {
+            "url": revision.url,
+            "ref": revision.ref,
+            "commit": revision.commit,
+            "subject": revision.subject,
+            "worktree": revision.worktree,
+        },
+        "worker": plan.worker,
+        "options": {
+            "targets": sorted(plan.options.targets),
+            "prune_confirmed": plan.options.prune_confirmed,
+            "force": plan.options.force,
+        },
+        "live": {
+            "complete": not plan.unseen,
+            "digest": plan.live_digest,
+            "unseen": [{"what": unseen.what, "why": unseen.why} for unseen in plan.unseen],
+        },
+        "summary": summary(plan),
+        "steps": [_step(step) for step in plan.steps],
+        "held": [_held(held) for held in plan.held],
+        "problems": [
+            {"where": str(problem.where), "message": problem.message, "fix": problem.fix, "app_id": problem.app_id}
+            for problem in plan.problems
+        ],
+        "unchanged": list(plan.unchanged),
+        "unused": list(plan.unused),
+        "notes": list(plan.notes),
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "address": step.address,
+        "kind": KINDS[type(step.verb)],
+        "app_id": step.app_id,
+        "needs": list(step.needs),
+        "pre": dict(step.pre),
+        "args": _arguments(step.verb),
+        "why": step.why,
+        "drift": step.drift,
+        "effect": _effect(step.effect),
+        "changes": _changes(step),
+    }
+
+
+def _held(held: Held) -> dict[str, Any]:
+    return {
+        "app_id": held.app_id,
+        "reason": held.reason.value,
+        "action": held.action.value,
+        "message": held.message,
+        "fix": held.fix,
+        "changes": _changes(held),
+    }
+
+
+def _changes(of: Step | Held) -> list[dict[str, str]]:
+    return [{"field": change.field, "before": change.before, "after": change.after} for change in of.changes]
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    return {
+        "impact": effect.impact.value,
+        "rebuilds_env": effect.rebuilds_env,
+        "interruption_s": effect.interruption_s,
+        "note": effect.note,
+    }
+
+
+KINDS: Mapping[type[Verb], str] = {
+    ScaleWorkers: "scale_workers",
+    UploadArtifact: "upload_artifact",
+    PrepareRuntimeEnv: "prepare_runtime_env",
+    DeployApp: "deploy_app",
+    UpdateApp: "update_app",
+    StopApp: "stop_app",
+}
+
+
+def _arguments(verb: Verb) -> dict[str, Any]:
+    """What a verb acts on. A spec is named by its digest: its environment is nobody's business outside."""
+    match verb:
+        case ScaleWorkers():
+            return {"min": verb.min, "max": verb.max}
+        case UploadArtifact():
+            return {
+                "artifact_id": verb.artifact_id,
+                "version": verb.version,
+                "path": verb.folder.path,
+                "tree": verb.folder.tree,
+                "files": len(verb.folder.files),
+                "bytes": verb.folder.size,
+                "resumes": verb.resumes,
+            }
+        case PrepareRuntimeEnv():
+            return {**_code(verb.spec), "disable_gpu": verb.spec.disable_gpu}
+        case DeployApp() | UpdateApp():
+            return {**_code(verb.spec), "digest": verb.spec.digest(), "secrets": _secrets(verb.secrets)}
+        case StopApp():
+            return {}
+        case _:
+            assert_never(verb)
+
+
+def _code(spec: AppSpec) -> dict[str, Any]:
+    return {"artifact_id": spec.artifact_id, "version": spec.version}
+
+
+def _secrets(table: SecretTable) -> dict[str, str]:
+    """Class/NAME → where its value is read from."""
+    return {
+        f"{class_name}/{name}": f"env:{ref.env}" if isinstance(ref, SecretFromEnv) else f"file:{ref.file}"
+        for class_name, secrets in sorted(table.items())
+        for name, ref in sorted(secrets.items())
+    }
