@@ -1,0 +1,182 @@
+"""One session with a Hypha server: connects when first needed, drops what broke, and connects again.
+
+Law: every trouble of the wire is `Unreachable`, naming the server and a way out; every "no" of the other side is
+`RemoteError`, its last line only. The token is asked for when connecting and is kept nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from reconciler.errors import Unreachable
+
+_GONE = re.compile(
+    r"not connected|Method (expired or )?not found|Session not found|Connection (was|is|lost|closed)|"
+    r"Client disconnected|is not available",
+    re.IGNORECASE,
+)
+_LOST = (ConnectionError, OSError, asyncio.TimeoutError)
+
+
+class RemoteError(Exception):
+    """The other side answered with an error: `kind` is its type there, `message` its text without a traceback."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+    @classmethod
+    def read(cls, error: BaseException) -> RemoteError:
+        """The last line of a remote traceback: `ValueError: Version '1' already exists`."""
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        match = re.match(r"^(?:RemoteError:)?\s*(?:[A-Za-z_][\w.]*\.)?([A-Za-z_]\w*): (.*)$", lines[-1].strip())
+        if not match:
+            return cls(type(error).__name__, lines[-1].strip().removeprefix("RemoteError:").strip())
+        return cls(match[1], match[2].strip().strip("\"'"))
+
+
+class HyphaSession:
+    """One connection to one workspace. Close it when done."""
+
+    def __init__(
+        self,
+        server_url: str,
+        *,
+        token: Callable[[], str | None],
+        workspace: str | None = None,
+        connect_timeout_s: float = 20.0,
+    ) -> None:
+        self.server_url = server_url.rstrip("/")
+        self._token = token
+        self._wanted_workspace = workspace
+        self._connect_timeout_s = connect_timeout_s
+        self._server: Any = None
+        self._services: dict[str, Any] = {}
+        self._connecting = asyncio.Lock()
+
+    async def workspace(self) -> str:
+        """The workspace we are in; connects only when it was not said."""
+        if self._wanted_workspace:
+            return self._wanted_workspace
+        return str((await self.connection()).config.workspace)
+
+    async def user_id(self) -> str:
+        """Who we are to the server."""
+        user: Any = plain((await self.connection()).config.user)
+        return str(user["id"])
+
+    async def ask(self, service_id: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+        """Call one method and return plain values. Raises Unreachable or RemoteError."""
+        question = f"{service_id.split('/')[-1]}.{method}"
+        service = await self.service(service_id)
+        try:
+            call: Callable[..., Awaitable[Any]] = getattr(service, method)
+        except AttributeError:
+            raise RemoteError("AttributeError", f"{service_id} has no method {method}") from None
+        try:
+            return await self._answered(question, call(**arguments), timeout_s)
+        except Unreachable:
+            self._services.pop(service_id, None)
+            raise
+
+    async def service(self, service_id: str) -> Any:
+        """A service by id, found once. Raises Unreachable when nobody offers it, RemoteError when it is ambiguous."""
+        if service_id not in self._services:
+            server = await self.connection()
+            try:
+                found = await self._answered(
+                    f"get_service({service_id})", server.get_service(service_id), 20.0, raw=True
+                )
+            except RemoteError as error:
+                if "Multiple services" in error.message:
+                    raise
+                raise Unreachable(
+                    f"{self.server_url}: no service {service_id!r} ({error.message[:200]})",
+                    hint="Is the worker running? Its service id is `hypha.worker` in cluster.yaml.",
+                ) from None
+            self._services[service_id] = found
+        return self._services[service_id]
+
+    async def register(self, service: dict[str, Any]) -> str:
+        """Offer a service of ours; returns its full id."""
+        server = await self.connection()
+        registered = await self._answered("register_service", server.register_service(service, overwrite=True), 30.0)
+        return str(registered["id"])
+
+    async def close(self) -> None:
+        """Hang up; the next question connects again."""
+        server, self._server = self._server, None
+        self._services.clear()
+        if server is not None:
+            with contextlib.suppress(Exception):  # a broken connection may fail to be closed; it is gone either way
+                await asyncio.wait_for(server.disconnect(), 5.0)
+
+    async def connection(self) -> Any:
+        """The live connection, made when there is none. Raises Unreachable."""
+        async with self._connecting:
+            if self._server is None:
+                self._server = await self._connect()
+            return self._server
+
+    async def _connect(self) -> Any:
+        connect_to_server: Any = importlib.import_module("hypha_rpc").connect_to_server  # late: it takes 0.4 s
+        for name in ("RPC", "websocket-client"):  # each of their warnings reaches us as an exception, too
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+        config: dict[str, Any] = {
+            "server_url": self.server_url,
+            "workspace": self._wanted_workspace,
+            "token": self._token(),
+            "method_timeout": 60,
+            "logger": None,
+        }
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                return await connect_to_server({key: value for key, value in config.items() if value is not None})
+        except TimeoutError:
+            reason, hint = f"no answer in {self._connect_timeout_s:g} s", "Is the server up, and the URL right?"
+        except Exception as error:  # whatever hypha-rpc raises while connecting: nobody is reached
+            reason, hint = _why_not_connected(error)
+        raise Unreachable(f"cannot connect to Hypha at {self.server_url}: {reason}", hint=hint)
+
+    async def _answered(self, question: str, call: Awaitable[Any], timeout_s: float, *, raw: bool = False) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await call
+            return answer if raw else plain(answer)
+        except _LOST as error:
+            await self.close()
+            why = f"no answer in {timeout_s:g} s" if isinstance(error, TimeoutError) else f"connection lost ({error})"
+            raise Unreachable(f"{self.server_url}: {question}: {why}", hint="Try again; nothing was assumed.") from None
+        except Exception as error:  # hypha-rpc has one type for everything the other side raises
+            remote = RemoteError.read(error)
+            if _GONE.search(remote.message):
+                await self.close()
+                raise Unreachable(
+                    f"{self.server_url}: {question}: {remote.message[:200]}", hint="Try again; nothing was assumed."
+                ) from None
+            raise remote from None
+
+
+def plain(value: Any) -> Any:
+    """hypha-rpc's dictionaries as ours."""
+    if isinstance(value, dict):
+        # By way of `dict`: on hypha-rpc's own kind of it, a key named `items` hides the method.
+        return {str(key): plain(item) for key, item in dict[Any, Any].items(cast("dict[Any, Any]", value))}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in cast("list[Any]", value)]
+    return value
+
+
+def _why_not_connected(error: Exception) -> tuple[str, str]:
+    text = RemoteError.read(error).message[:300]
+    if "uthentication" in text or "401" in text or "403" in text or "ermission" in text:
+        return text, "The token was refused. Give another: hypha.token in cluster.yaml, --token-file or HYPHA_TOKEN."
+    return text, "Is the server up, and the URL right? (hypha.server_url in cluster.yaml, or --server-url)"
