@@ -53,7 +53,6 @@ async def _ask(handle: Any) -> dict[str, str]:
 def _deployment(settings: GatewaySettings, admins: Sequence[str]) -> serve.Deployment:
     settled = serve.deployment(
         name=GATEWAY_DEPLOYMENT,
-        version=release(settings),
         num_replicas=1,
         max_ongoing_requests=100,
         # The new one starts while the old one still answers; it gets the client id as soon as the old one lets go.
@@ -63,7 +62,8 @@ def _deployment(settings: GatewaySettings, admins: Sequence[str]) -> serve.Deplo
         user_config={"admins": sorted(set(admins))},
         ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
     )
-    return settled(Gateway)
+    # Serve keeps the replica of an equal version. Naming one is no longer public in 2.60; Serve itself does it so.
+    return settled(Gateway).options(version=release(settings), _internal=True)
 
 
 def release(settings: GatewaySettings) -> str:
