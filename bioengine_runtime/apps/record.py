@@ -1,8 +1,8 @@
 """AppRecord: what a running app says of itself, kept by Ray Serve beside the app and written in the same step.
 
-It lives in the `user_config` of the entry deployment: Serve stores it with the deployment (one write, so a crash leaves
-either the old app with the old record or the new app with the new one), gives it back to any worker or gateway that asks,
-and does not restart a replica when it changes.
+It lives in the `user_config` of the entry deployment. Serve stores it with the deployment (one write, so a crash leaves
+either the old app with the old record or the new app with the new one), gives it back to any worker or gateway that
+asks, and does not restart a replica when it changes.
 """
 
 from __future__ import annotations

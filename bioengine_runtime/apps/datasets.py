@@ -1,0 +1,39 @@
+"""`self.bioengine_datasets` of a worker without a data server: the methods of the guide, with nothing behind them."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+
+class EmptyDatasets:
+    """Says what is true: there are no datasets here."""
+
+    async def ping_data_server(self) -> None:
+        """Nothing to reach, so nothing is wrong."""
+
+    async def list_datasets(self) -> dict[str, Any]:
+        return {}
+
+    async def list_files(self, dataset_id: str, dir_path: str | None = None, token: str | None = None) -> NoReturn:
+        del dir_path, token
+        raise ValueError(f'there is no dataset "{dataset_id}"; this worker has no data server')
+
+    async def get_file(self, dataset_id: str, file_path: str, token: str | None = None) -> NoReturn:
+        del file_path, token
+        raise ValueError(f'there is no dataset "{dataset_id}"; this worker has no data server')
+
+    async def save_file(
+        self, filename: str, content: bytes, public: bool = False, token: str | None = None
+    ) -> NoReturn:
+        del content, public, token
+        raise ValueError(f'"{filename}" cannot be saved; this worker has no data server')
+
+    async def list_saved_files(
+        self, public: bool = False, dir_path: str | None = None, token: str | None = None
+    ) -> list[str]:
+        del public, dir_path, token
+        return []
+
+    async def get_saved_file(self, filename: str, public: bool = False, token: str | None = None) -> NoReturn:
+        del public, token
+        raise ValueError(f'there is no saved file "{filename}"; this worker has no data server')

@@ -1,0 +1,178 @@
+"""What only running an app's code can tell: options of its decorator, schemas of its methods, whether its kwargs fit.
+
+Runs in a process that is thrown away, without Ray, tokens or the worker's environment variables.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import traceback
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from bioengine_runtime.apps.errors import BadApp
+from bioengine_runtime.apps.loading import load_class
+from bioengine_runtime.apps.requirements import AUTHOR_DECIDES
+
+
+class Request(TypedDict):
+    """One class to describe. `handles` are the parameters that will be filled with the other deployments."""
+
+    code: str
+    layer: str | None
+    module: str
+    class_name: str
+    kwargs: dict[str, Any]
+    handles: list[str]
+    entry: bool
+    environment: dict[str, str]
+
+
+class Description(TypedDict):
+    """The answer; `problem` is empty when the class can be deployed."""
+
+    problem: str
+    options: dict[str, Any]
+    methods: list[dict[str, Any]]
+    multiplexed: bool
+
+
+def describe(request: Request) -> Description:
+    """Import the class and look at it. Never raises for what the app's code does."""
+    os.environ.update(request["environment"])
+    for folder in (request["layer"], request["code"]):
+        if folder and folder not in sys.path:
+            sys.path.insert(0, folder)
+    try:
+        _keep_ray_away()
+        deployment, user_class = load_class(request["code"], request["module"], request["class_name"])
+        methods = _methods(user_class)
+        problems = _kwargs_problems(user_class, request)
+        if request["entry"] and not methods:
+            problems.append(f"{user_class.__name__} has no @schema_method, so nobody could call the app")
+        return Description(
+            problem="; ".join(problems),
+            options=_options(deployment),
+            methods=methods if request["entry"] else [],
+            multiplexed=_is_multiplexed(user_class),
+        )
+    except (Exception, SystemExit) as error:
+        return failed(_in_words(error, request))
+
+
+def failed(problem: str) -> Description:
+    return Description(problem=problem, options={}, methods=[], multiplexed=False)
+
+
+def _keep_ray_away() -> None:
+    """Code that calls ray.init() when imported must not start or join a cluster from here."""
+    import ray
+
+    ray.init = lambda *_args, **_kwargs: None
+
+
+def _options(deployment: Any) -> dict[str, Any]:
+    config = deployment._deployment_config
+    named = set(config.user_configured_option_names)
+    options = {name: getattr(config, name) for name in (*AUTHOR_DECIDES, "user_config") if name in named}
+    scaling = options.get("autoscaling_config")
+    if scaling is not None:
+        options["autoscaling_config"] = scaling.model_dump(exclude_none=True, exclude={"policy"})
+        options.pop("num_replicas", None)
+    replica = deployment._replica_config
+    for name in ("placement_group_bundles", "placement_group_strategy", "max_replicas_per_node"):
+        if getattr(replica, name) is not None:
+            options[name] = getattr(replica, name)
+    return _plain({**options, "ray_actor_options": deployment.ray_actor_options})
+
+
+def _methods(user_class: type) -> list[dict[str, Any]]:
+    """Public methods that carry a hypha-rpc schema, in the order of the source."""
+    found: dict[str, dict[str, Any]] = {}
+    for owner in reversed(user_class.__mro__):
+        for name, value in vars(owner).items():
+            schema = getattr(value, "__schema__", None)
+            if isinstance(schema, Mapping) and not name.startswith("_"):
+                found[name] = {"name": name, "schema": _plain(dict(schema))}
+    return list(found.values())
+
+
+def _kwargs_problems(user_class: type, request: Request) -> list[str]:
+    """Names and types of what the instance gives to __init__, against what __init__ takes."""
+    where, kwargs, handles = f"{user_class.__name__}.__init__", request["kwargs"], request["handles"]
+    parameters = dict(list(inspect.signature(user_class.__init__).parameters.items())[1:])
+    if user_class.__init__ is object.__init__:
+        parameters = {}
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    named = {name: one for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    takes = ", ".join(name for name in named if name not in handles) or "none"
+    problems: list[str] = []
+    if not takes_all:
+        problems += [f'{where} has no parameter "{name}"; it takes {takes}' for name in kwargs if name not in named]
+        problems += [
+            f'{where} needs a parameter "{name}: DeploymentHandle" for the deployment in {name}.py'
+            for name in handles
+            if name not in named
+        ]
+    problems += [
+        f'{where} needs a value for "{name}"; give it under kwargs'
+        for name, one in named.items()
+        if one.default is one.empty and name not in kwargs and name not in handles
+    ]
+    return problems + _type_problems(where, user_class, {name: kwargs[name] for name in kwargs if name in named})
+
+
+def _type_problems(where: str, user_class: type, kwargs: Mapping[str, Any]) -> list[str]:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    try:
+        hints = typing.get_type_hints(user_class.__init__)
+    except Exception:  # an annotation that does not resolve is the author's to use: nothing to check then
+        return []
+    problems: list[str] = []
+    for name, value in kwargs.items():
+        if name not in hints:
+            continue
+        try:
+            TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        except ValidationError as error:
+            problems.append(f'{where}, parameter "{name}": {error.errors()[0]["msg"]}')
+        except Exception:  # a type that pydantic cannot check
+            continue
+    return problems
+
+
+def _is_multiplexed(user_class: type) -> bool:
+    from ray.serve._private.utils import _callable_uses_multiplexing
+
+    return bool(_callable_uses_multiplexing(user_class))
+
+
+def _in_words(error: BaseException, request: Request) -> str:
+    """Where in the app's own files it happened, and what."""
+    if isinstance(error, BadApp):
+        return str(error)
+    text = f"{type(error).__name__}: {error}".strip()
+    if isinstance(error, SyntaxError) and error.filename:
+        text = f"{type(error).__name__}: {error.msg}"
+        place = f"{_relative(error.filename, request['code'])}:{error.lineno}: "
+        return place + text
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if request["code"] in frame.filename]
+    place = f"{_relative(frames[-1].filename, request['code'])}:{frames[-1].lineno}: " if frames else ""
+    if isinstance(error, ModuleNotFoundError):
+        text += "; add its package to runtime_env: pip of the deployment"
+    return place + text
+
+
+def _relative(filename: str, code: str) -> str:
+    path = Path(filename)
+    return str(path.relative_to(code)) if path.is_relative_to(code) else path.name
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))

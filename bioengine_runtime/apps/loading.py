@@ -1,0 +1,45 @@
+"""Import one class of an app from its folder. The app's own files win over installed modules of the same name."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from bioengine_runtime.apps.errors import BadApp
+
+
+def load_class(code: str, module: str, class_name: str) -> tuple[Any, type]:
+    """The deployment as decorated, and the user's class in it."""
+    deployment = getattr(_load_module(code, module), class_name, None)
+    if deployment is None:
+        raise BadApp(f"{module}.py has no class {class_name}")
+    user_class = getattr(deployment, "func_or_class", None)
+    if not isinstance(user_class, type):
+        raise BadApp(f"{class_name} in {module}.py is not a class decorated with @serve.deployment")
+    return deployment, user_class
+
+
+def _load_module(code: str, module: str) -> Any:
+    """By its file, so that a standard module of the same name cannot be loaded in its place."""
+    if code not in sys.path:
+        sys.path.insert(0, code)
+    path = Path(code) / f"{module}.py"
+    known = sys.modules.get(module)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    spec = importlib.util.spec_from_file_location(module, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise BadApp(f"the app has no file {module}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[module] = loaded
+    try:
+        spec.loader.exec_module(loaded)
+    except BaseException:
+        if known is None:
+            del sys.modules[module]
+        else:
+            sys.modules[module] = known
+        raise
+    return loaded

@@ -1,0 +1,214 @@
+"""Prepare an app: store its code in the cluster, build its packages on every node that can host it, look at its classes.
+
+Nothing that runs is touched. The result is everything that deploying needs to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from bioengine_runtime.apps import store
+from bioengine_runtime.apps.describing import Description, Request
+from bioengine_runtime.apps.errors import BadApp, PrepareFailed
+from bioengine_runtime.apps.package import pack
+from bioengine_runtime.apps.preparing import Answer, Done, Job, prepare_here
+from bioengine_runtime.apps.requirements import lacks, resources
+from bioengine_runtime.contract.app import AppSpec, for_class
+from bioengine_runtime.contract.base import ENTIRE
+from bioengine_runtime.contract.code import ClassFacts, CodeError, read_class, requirements
+from bioengine_runtime.contract.manifest import AppManifest, EntryPoint
+
+
+@dataclass(frozen=True)
+class ArtifactFiles:
+    """One immutable version of an app folder."""
+
+    artifact_id: str
+    version: str
+    manifest: AppManifest
+    files: Mapping[str, bytes]
+
+
+class ArtifactReader(Protocol):
+    """Where app folders come from."""
+
+    async def fetch(self, artifact_id: str, version: str) -> ArtifactFiles: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Folders on every node: unpacked code, and layers of packages."""
+
+    code: str
+    layers: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyClass:
+    """One class that can be deployed."""
+
+    module: str
+    name: str
+    requirements: tuple[str, ...]
+    layer: str | None
+    description: Description
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An app that can be deployed; the entry first."""
+
+    manifest: AppManifest
+    package: str
+    classes: tuple[ReadyClass, ...]
+    nodes: int
+    seconds: float
+
+
+async def prepare(spec: AppSpec, artifact: ArtifactFiles, environment: Mapping[str, str], places: Places) -> Ready:
+    """Raises BadApp for the author's mistakes, PrepareFailed when an environment cannot be built."""
+    started = time.monotonic()
+    entry_points = artifact.manifest.entry_points()
+    facts = [_read(artifact, entry_point) for entry_point in entry_points]
+    _check_class_names(spec, entry_points)
+    package = await asyncio.to_thread(pack, _code_of(artifact))
+    await asyncio.to_thread(store.put, store.CODE, package.digest, package.content)
+    jobs = [
+        Job(request=_request(spec, index, entry_points, environment), requirements=_packages(one), look=True)
+        for index, one in enumerate(facts)
+    ]
+    known = await asyncio.to_thread(_recall, package.digest, jobs, places)
+    done, nodes = await _everywhere(package.digest, jobs, places, facts) if known is None else (known, 0)
+    if known is None:
+        await asyncio.to_thread(_remember, package.digest, jobs, places, done)
+    classes = tuple(
+        ReadyClass(
+            module=entry_point.module,
+            name=entry_point.class_name,
+            requirements=tuple(one["requirements"]),
+            layer=one["layer"],
+            description=cast(Description, one["description"]),
+        )
+        for entry_point, one in zip(entry_points, done, strict=True)
+    )
+    return Ready(artifact.manifest, package.digest, classes, nodes, time.monotonic() - started)
+
+
+async def _everywhere(package: str, jobs: list[Job], places: Places, facts: list[ClassFacts]) -> tuple[list[Done], int]:
+    """Look on one node; build on the others too. Where nothing has to be built, one node is enough."""
+    hosts = _hosts(facts)
+    first, *others = hosts or [None]
+    done = await _on_node(first, package, jobs, places)
+    if not any(one["layer"] for one in done):
+        return done, 1
+    build = [
+        Job(request=job["request"], requirements=one["requirements"], look=False)
+        for job, one in zip(jobs, done, strict=True)
+    ]
+    await asyncio.gather(*(_on_node(node, package, build, places) for node in others))
+    return done, 1 + len(others)
+
+
+async def _on_node(node_id: str | None, package: str, jobs: list[Job], places: Places) -> list[Done]:
+    where = NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT"
+    task = _task().options(scheduling_strategy=where)
+    reference = task.remote(package, places.code, places.layers, jobs)
+    try:
+        answer = cast(Answer, await asyncio.wrap_future(reference.future()))
+    except RayError as error:
+        raise PrepareFailed(f"node {node_id} was lost while it prepared the app: {type(error).__name__}") from error
+    if answer["problem"]:
+        raise PrepareFailed(answer["problem"])
+    return answer["done"]
+
+
+@functools.cache
+def _task() -> Any:
+    return ray.remote(num_cpus=0, max_retries=2)(prepare_here)
+
+
+def _hosts(facts: list[ClassFacts]) -> list[str]:
+    """Nodes that are alive and large enough for at least one of the classes."""
+    asked = [resources(cast("dict[str, Any]", one.options.get("ray_actor_options") or {})) for one in facts]
+    return [
+        node["NodeID"]
+        for node in ray.nodes()
+        if node["Alive"] and any(not lacks(one, node["Resources"]) for one in asked)
+    ]
+
+
+def _read(artifact: ArtifactFiles, entry_point: EntryPoint) -> ClassFacts:
+    filename = f"{entry_point.module}.py"
+    source = artifact.files.get(filename)
+    if source is None:
+        raise BadApp(f"{artifact.artifact_id} {artifact.version} has no file {filename}")
+    try:
+        return read_class(source.decode(), entry_point.module, entry_point.class_name, filename)
+    except CodeError as error:
+        raise BadApp(f"{filename}:{error.line}: {error.message}" + (f"; {error.fix}" if error.fix else "")) from error
+    except UnicodeDecodeError as error:
+        raise BadApp(f"{filename} is not text in UTF-8") from error
+
+
+def _check_class_names(spec: AppSpec, entry_points: tuple[EntryPoint, ...]) -> None:
+    known = {one.class_name for one in entry_points} | {ENTIRE}
+    for field in ("kwargs", "env", "secrets", "replicas", "autoscaling"):
+        for name in getattr(spec, field):
+            if name not in known:
+                raise BadApp(f"{spec.app_id}: {field} names {name}; the app has {', '.join(sorted(known))}")
+
+
+def _packages(facts: ClassFacts) -> list[str] | None:
+    found = requirements(facts)
+    return None if found is None else list(found)
+
+
+def _code_of(artifact: ArtifactFiles) -> dict[str, bytes]:
+    """What replicas need: all but the page, which is served from the artifact."""
+    page = artifact.manifest.frontend_entry
+    folder = page.rsplit("/", 1)[0] + "/" if page and "/" in page else None
+    return {name: content for name, content in artifact.files.items() if not (folder and name.startswith(folder))}
+
+
+def _request(
+    spec: AppSpec, index: int, entry_points: tuple[EntryPoint, ...], environment: Mapping[str, str]
+) -> Request:
+    module, class_name = entry_points[index]
+    names = {*spec.secrets.get(ENTIRE, ()), *spec.secrets.get(class_name, ())}
+    return Request(
+        code="",
+        layer=None,
+        module=module,
+        class_name=class_name,
+        kwargs=for_class(spec.kwargs, class_name),
+        handles=[other.module for other in entry_points[1:]] if index == 0 else [],
+        entry=index == 0,
+        environment={**environment, **for_class(spec.env, class_name), **dict.fromkeys(names, "")},
+    )
+
+
+def _recall(package: str, jobs: list[Job], places: Places) -> list[Done] | None:
+    """What an earlier look said, when nothing had to be built for it: a layer must be checked for on the nodes."""
+    content = store.get(store.DESCRIBED, _key(package, jobs, places))
+    return json.loads(content) if content else None
+
+
+def _remember(package: str, jobs: list[Job], places: Places, done: list[Done]) -> None:
+    if not any(one["layer"] for one in done):
+        store.put(store.DESCRIBED, _key(package, jobs, places), json.dumps(done).encode())
+
+
+def _key(package: str, jobs: list[Job], places: Places) -> str:
+    text = json.dumps([ray.__version__, package, jobs, places.layers], sort_keys=True)
+    return f"{package}/{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -1,0 +1,42 @@
+"""Our own shelf in Ray's key-value store: small things that must outlive every process but the cluster's head.
+
+Ray's packages (`py_modules`, `working_dir`) are counted by reference and vanish between two replicas; these stay until
+we take them away. Calls block for about a millisecond: from an event loop, use them in a thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.experimental import internal_kv
+
+NAMESPACE = b"bioengine-apps"
+
+CODE = "code"
+DESCRIBED = "described"
+BLUEPRINT = "blueprint"
+REPLICA = "replica"
+GOOD = "good"
+REJECTED = "rejected"
+
+
+def put(kind: str, name: str, value: bytes) -> None:
+    """Store under kind/name, over what is there."""
+    internal_kv._internal_kv_put(f"{kind}/{name}".encode(), value, overwrite=True, namespace=NAMESPACE)
+
+
+def get(kind: str, name: str) -> bytes | None:
+    """What is stored, None when there is nothing."""
+    return internal_kv._internal_kv_get(f"{kind}/{name}".encode(), namespace=NAMESPACE)
+
+
+def delete(kind: str, name: str) -> None:
+    """Take away; nothing there is fine."""
+    internal_kv._internal_kv_del(f"{kind}/{name}".encode(), namespace=NAMESPACE)
+
+
+def names(kind: str, prefix: str = "") -> list[str]:
+    """Names stored under a kind."""
+    start = f"{kind}/"
+    keys: Any = internal_kv._internal_kv_list(f"{start}{prefix}".encode(), namespace=NAMESPACE)
+    return [key.decode().removeprefix(start) for key in keys]
