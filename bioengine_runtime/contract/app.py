@@ -47,6 +47,8 @@ class Rollout(Closed):
 class AppSpec(Closed):
     """Everything that decides how one app runs, but for the values of its secrets (only their names are here)."""
 
+    __slots__ = ("_known_digest",)
+
     app_id: AppId
     artifact_id: str = Field(pattern=r"^[^/\s]+/[^/\s]+$", description="workspace/alias")
     version: str = Field(min_length=1, description="Name of one immutable artifact version.")
@@ -66,8 +68,14 @@ class AppSpec(Closed):
         return {key: sorted(set(names)) for key, names in sorted(secrets.items()) if names}
 
     def digest(self) -> str:
-        """Identity of what is wanted; equal digests mean nothing to do. SHA-256 over canonical JSON."""
-        return _digest(self.model_dump(mode="json"))
+        """Identity of what is wanted; equal digests mean nothing to do. SHA-256 over canonical JSON.
+
+        Computed once: a slot is no part of equality, dumps or copies, so no copy can carry another spec's digest."""
+        known: str | None = getattr(self, "_known_digest", None)
+        if known is None:
+            known = _digest(self.model_dump(mode="json"))
+            object.__setattr__(self, "_known_digest", known)
+        return known
 
     def code_digest(self) -> str:
         """The part of the digest that needs new replicas when it changes (given to Ray as deployment version)."""
