@@ -1,0 +1,192 @@
+"""GitSource: the newest commit of a branch, tag or commit id, as a SourceTree read from objects.
+
+A URL is followed through a bare mirror; a local repository is read where it is, with commands that only read objects.
+Nothing is ever checked out. Law: one call binds to one commit id, whatever moves meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.adapters.git.address import address, checked_path, checked_ref
+from reconciler.adapters.git.history import Changes, changes, subject_of
+from reconciler.adapters.git.listing import APPS, CLUSTER_FILE, MISNAMED, Listing, listing, parse_ls_tree
+from reconciler.adapters.git.mirror import Mirror
+from reconciler.adapters.git.objects import Objects
+from reconciler.adapters.git.process import MIB, Git, GitFailed
+from reconciler.adapters.git.refs import NO_COMMIT, is_ancestor, local_commit
+from reconciler.adapters.git.worktree import WorkTree
+from reconciler.errors import SourceUnusable
+from reconciler.planning.source import Revision, SourceTree
+
+
+class GitSource:
+    """Implements ports.Source. `path` is the folder inside the repository that holds cluster.yaml.
+
+    A local path may itself be a folder inside a repository; `path` then counts from there.
+    """
+
+    def __init__(
+        self,
+        repository: str | Path,
+        *,
+        ref: str | None = None,
+        path: str = "",
+        mirror_dir: Path,
+        worktree: bool = False,
+    ) -> None:
+        self._address = address(str(repository))
+        self._ref = checked_ref(ref)
+        self._path = checked_path(path)
+        self._worktree = worktree
+        self._mirror = None if self._address.local else Mirror(mirror_dir, self._address)
+        self._lock = threading.Lock()
+        self._last: SourceTree | None = None
+        if worktree and self._mirror:
+            raise SourceUnusable("only a local repository has uncommitted files", hint="leave --worktree out")
+        if worktree and self._ref:
+            raise SourceUnusable("--worktree reads files as they are and takes no ref", hint="leave --ref out")
+
+    @property
+    def url(self) -> str:
+        """The repository, without credentials."""
+        return self._address.url
+
+    async def fetch(self) -> SourceTree:
+        """The newest commit of what is followed. Raises SourceUnusable or Unreachable."""
+        return await asyncio.to_thread(self.fetch_blocking)
+
+    def fetch_blocking(self) -> SourceTree:
+        """The same, for callers without an event loop."""
+        with self._lock:
+            found = self._find()
+            self._last = self._read_worktree(found) if found.root else self._read_commit(found)
+            return self._last
+
+    def _find(self) -> _Found:
+        if self._mirror is None:
+            return _find_local(Path(self.url), self._ref, self._path, worktree=self._worktree)
+        seen = self._last.revision.commit if self._last else None
+        ref, commit = self._mirror.newest(self._ref, seen)
+        return _Found(self._mirror.git, ref, commit, self._path)
+
+    def _read_commit(self, found: _Found) -> SourceTree:
+        last = self._last
+        if last and (last.revision.commit, last.revision.ref) == (found.commit, found.ref):
+            return last
+        content = _list_commit(found)
+        _refuse_nothing(content, found)
+        objects = Objects(found.git, content.folders.values())
+        known = {folder.tree for folder in last.folders.values()} if last else set[str]()
+        commit = objects.prefetch(found.commit, _worth_reading(content, known))
+        before = last if last and last.revision.ref == found.ref else None
+        rewritten = before is not None and not is_ancestor(found.git, before.revision.commit, found.commit)
+        return SourceTree(
+            revision=Revision(self.url, found.ref, found.commit, subject_of(commit)),
+            cluster_file=content.cluster_file,
+            folders=content.folders,
+            read=objects.read,
+            changed=_changes(found, content, None if rewritten else before),
+            refused=content.refused,
+            rewritten=rewritten,
+        )
+
+    def _read_worktree(self, found: _Found) -> SourceTree:
+        assert found.root is not None
+        tree = WorkTree(found.git, found.root, found.prefix)
+        content = tree.listing()
+        _refuse_nothing(content, found)
+        unborn = found.commit == NO_COMMIT
+        head = Listing() if unborn else _list_commit(found)
+        return SourceTree(
+            revision=Revision(
+                self.url,
+                found.ref,
+                found.commit,
+                "" if unborn else subject_of(Objects(found.git).prefetch(found.commit)),
+                worktree=_identity(content) != _identity(head),
+            ),
+            cluster_file=content.cluster_file,
+            folders=content.folders,
+            read=tree.read,
+            changed={} if unborn else _changes(found, content, None),
+            refused=content.refused,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The commit to read, and where its objects are. `prefix` is the folder that holds cluster.yaml; `root` is the
+    work tree, when that is to be read instead."""
+
+    git: Git
+    ref: str
+    commit: str
+    prefix: str
+    root: Path | None = None
+
+
+def _find_local(here: Path, ref: str | None, path: str, *, worktree: bool) -> _Found:
+    try:
+        answer = Git(cwd=here)("rev-parse", "--is-bare-repository", "--absolute-git-dir", "--show-prefix")
+    except GitFailed as error:
+        hint = "run `git init` there and commit, or name another path"
+        raise SourceUnusable(f"{here} is not a git repository: {str(error).splitlines()[-1]}", hint=hint) from None
+    bare, git_dir, inside = (*answer.decode().splitlines(), "")[:3]
+    if worktree and bare == "true":
+        raise SourceUnusable(f"{here} is a bare repository and has no work tree", hint="leave --worktree out")
+    git = Git(git_dir=Path(git_dir), cwd=here)
+    shown, commit = local_commit(git, ref, str(here), unborn_is_fine=worktree)
+    folders = [part for part in inside.split("/") if part]
+    root = here.resolve().joinpath(*[".."] * len(folders)).resolve()
+    return _Found(git, shown, commit, "/".join([*folders, path]).strip("/"), root if worktree else None)
+
+
+def _refuse_nothing(content: Listing, found: _Found) -> None:
+    """An empty source is a mistake, not a wish to stop everything."""
+    if content.cluster_file or content.folders or content.refused:
+        return
+    place = f"{found.prefix}/ of {found.ref}" if found.prefix else found.ref
+    raise SourceUnusable(
+        f"{place} at {found.commit[:7]} holds neither {CLUSTER_FILE} nor {APPS}/; nothing is changed or removed",
+        hint=f"commit a {CLUSTER_FILE}, or name the folder that holds it with --path",
+    )
+
+
+def _list_commit(found: _Found) -> Listing:
+    paths = [f"{found.prefix}/{name}".lstrip("/") for name in (CLUSTER_FILE, *MISNAMED, APPS)]
+    try:
+        output = found.git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", found.commit, "--", *paths)
+    except GitFailed as error:
+        raise SourceUnusable(
+            f"commit {found.commit[:7]} cannot be read: {error}", hint="clone it again, in full"
+        ) from None
+    return listing(parse_ls_tree(output, found.prefix))
+
+
+def _identity(content: Listing) -> tuple[object, ...]:
+    trees = {path: folder.tree for path, folder in content.folders.items()}
+    return content.cluster_file and content.cluster_file.oid, trees, content.refused
+
+
+def _worth_reading(content: Listing, known: set[str]) -> list[str]:
+    """Blobs that planning will ask for: cluster.yaml, and manifests and code of folders not seen before."""
+    wanted = [content.cluster_file] if content.cluster_file else []
+    for folder in content.folders.values():
+        if folder.tree not in known:
+            wanted += [
+                blob
+                for path, blob in folder.files.items()
+                if path == "manifest.yaml" or (path.endswith(".py") and "/" not in path)
+            ]
+    return [blob.oid for blob in wanted if blob.size <= MIB]
+
+
+def _changes(found: _Found, content: Listing, before: SourceTree | None) -> Changes:
+    """After a push only the new commits are looked at."""
+    span = f"{before.revision.commit}..{found.commit}" if before else found.commit
+    newest = {**(before.changed if before else {}), **changes(found.git, span, found.prefix)}
+    return {path: commit for path, commit in newest.items() if path in content.folders or path == CLUSTER_FILE}
