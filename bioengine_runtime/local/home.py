@@ -1,0 +1,87 @@
+"""One folder that holds everything of the embedded default: what is in it, and the short detour Ray's sockets need."""
+
+import hashlib
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bioengine_runtime.local.secrets import Secrets, keep_secret, make_secrets
+
+# Every process we start carries it, and hands it to its own children: so a killed start's leftovers are found.
+HOME_MARKER = "BIOENGINE_HOME_ID"
+
+# Linux refuses socket paths of 108 bytes and more. Ray appends at most
+# /session_2026-11-21_03-32-19_853813_4194304/sockets/ and a socket's name of up to 16 characters.
+SHORT_PREFIX = "bioengine-"
+LONGEST_RAY_TEMP = 107 - len("/session_2026-11-21_03-32-19_853813_4194304/sockets/") - 16
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        return self.path / "hypha.db"
+
+    @property
+    def artifact_bytes(self) -> Path:
+        return self.path / "artifacts"
+
+    @property
+    def hypha_cache(self) -> Path:
+        return self.path / "cache"
+
+    @property
+    def worker_folder(self) -> Path:
+        return self.path / "worker"
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def secrets(self) -> Secrets:
+        return Secrets(self.path / "secrets")
+
+    def log_file(self, what: str) -> Path:
+        return self.path / "logs" / f"{what}.log"
+
+    @property
+    def marker(self) -> str:
+        """Tells this home's processes from all others, also from those of a copy of this folder elsewhere."""
+        identity = (self.path / "id").read_text()
+        return hashlib.sha256(f"{identity}\n{self.path}".encode()).hexdigest()[:32]
+
+
+def open_home(path: Path) -> Home:
+    """The home at `path`, with its folders and secrets made where they are missing."""
+    home = Home(path.expanduser().resolve())
+    home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keep_secret(home.path / "id", lambda: secrets.token_hex(16))
+    for folder in (home.artifact_bytes, home.hypha_cache, home.worker_folder, home.path / "logs"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    # The folder may lie in somebody's repository: none of it belongs into a commit.
+    (home.path / ".gitignore").write_text("*\n")
+    make_secrets(home.path / "secrets")
+    return home
+
+
+def make_ray_temp(home: Home) -> Path:
+    """An empty folder for Ray's session: in the home, or under a short name elsewhere when the home's path is long."""
+    inside = home.path / "ray"
+    shutil.rmtree(inside, ignore_errors=True)
+    if len(str(inside).encode()) > LONGEST_RAY_TEMP:
+        # Ray opens its own folder to everybody; the one around it is closed.
+        inside = Path(tempfile.mkdtemp(prefix=SHORT_PREFIX, dir="/tmp")) / "r"
+    inside.mkdir(mode=0o700)
+    return inside
+
+
+def remove_ray_temp(ray_temp: Path) -> None:
+    """Remove a folder outside of the home; the one inside stays until the next start, its logs may be wanted."""
+    outside = ray_temp.parent
+    if outside.parent == Path("/tmp") and outside.name.startswith(SHORT_PREFIX):
+        shutil.rmtree(outside, ignore_errors=True)

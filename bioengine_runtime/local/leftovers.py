@@ -1,0 +1,47 @@
+"""Stop what a start that was killed left running on its home, and nothing else."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from bioengine_runtime.local.home import HOME_MARKER, Home, remove_ray_temp
+from bioengine_runtime.local.process import kill_all, record_of, running
+from bioengine_runtime.local.state import ProcessRecord, State, read_state
+
+
+async def stop_leftovers(home: Home) -> list[ProcessRecord]:
+    """Kill what still runs from an earlier start on `home`; the caller holds its lock, so nobody else needs it."""
+    state = read_state(home.state_file)
+    left = find_leftovers(home, state)
+    await kill_all(left)
+    if state.ray_temp:
+        remove_ray_temp(Path(state.ray_temp))
+    return left
+
+
+def find_leftovers(home: Home, state: State) -> list[ProcessRecord]:
+    """Processes written down in the state, and those that carry the home's marker or its Ray folder."""
+    written = {record.pid: record for record in state.processes if running(record)}
+    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    marked = {record.pid: record for record in _marked(home.marker, state.ray_temp) if record.pid not in ours}
+    return list({**marked, **written}.values())
+
+
+def _marked(marker: str, ray_temp: str | None) -> Iterator[ProcessRecord]:
+    for process in psutil.process_iter():
+        if _is_marked(process, marker, ray_temp):
+            record = record_of(process, "leftover")
+            if record is not None:
+                yield record
+
+
+def _is_marked(process: psutil.Process, marker: str, ray_temp: str | None) -> bool:
+    try:
+        if process.environ().get(HOME_MARKER) == marker:
+            return True
+        # Ray's workers overwrite their environment when they give themselves a name; their daemons' arguments remain.
+        return ray_temp is not None and any(f"{ray_temp}/session_" in part for part in process.cmdline())
+    except (psutil.Error, OSError):
+        return False  # not ours to read, so not ours; or gone

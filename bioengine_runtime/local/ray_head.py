@@ -1,0 +1,50 @@
+"""The Ray head: one node, on loopback only, closed by a token, ended by its group and never by `ray stop`."""
+
+import sys
+from pathlib import Path
+
+from bioengine_runtime.local.home import Home
+from bioengine_runtime.local.ports import LOOPBACK
+from bioengine_runtime.local.process import wait_ready
+from bioengine_runtime.local.running import Running
+
+HOOK = "bioengine_runtime.local.ray_hook.without_client_server"
+
+
+def ray_environment(home: Home) -> dict[str, str]:
+    """What every process needs that talks to this Ray, set before `ray` is imported."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(home.secrets.ray_auth_token),
+        # Ray turns 127.0.0.1 into the machine's outward address and listens everywhere, except where it runs as on
+        # a Mac: there it stays on loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+async def start_ray(home: Home, running: Running, *, port: int, temp: Path) -> None:
+    """The head, with its GCS on `port` and its session under `temp`."""
+    child = await running.start(
+        "ray",
+        [
+            str(Path(sys.executable).parent / "ray"),
+            *("start", "--head", "--block", "--port", str(port)),
+            *("--temp-dir", str(temp)),
+            # Ports left to the kernel do not clash with another Ray on this machine.
+            *("--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", "0"),
+            *("--include-dashboard", "false", "--include-log-monitor", "false", "--no-monitor"),
+            "--disable-usage-stats",
+        ],
+        environment={**ray_environment(home), "RAY_START_HOOK": HOOK},
+    )
+    await wait_ready(child, lambda: _has_started(temp), timeout=90)
+
+
+def ray_address(port: int) -> str:
+    return f"{LOOPBACK}:{port}"
+
+
+async def _has_started(temp: Path) -> bool:
+    """`ray start` writes this file as its last act, when every process of the node is up."""
+    return (temp / "ray_current_cluster").exists()
