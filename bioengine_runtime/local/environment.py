@@ -13,7 +13,6 @@ PASSED = frozenset(
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"),
     )
 )
-)
 # Locale, accelerators, threads; and where packages come from, which building an app's environment needs.
 PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "ROCR_", "HIP_", "OMP_", "MKL_", "OPENBLAS_", "PIP_", "UV_", "XDG_")
 
