@@ -70,19 +70,16 @@ def differences(desired: DesiredState, live: LiveState, fingerprints: Fingerprin
 def not_compared(desired: DesiredState, fingerprints: Fingerprints, live: LiveState) -> Iterator[tuple[str, list[str]]]:
     """Apps that run as wanted as far as we can tell, with the names of the secrets that we cannot tell about."""
     running = live.apps
-    for app_id in sorted(desired.apps):
-        app = desired.apps[app_id]
-        if not app.secrets or app_id not in running:
-            continue
+    for app_id in sorted(desired.apps.keys() & running.keys()):
         known, held = fingerprints.get(app_id, {}), running[app_id].secret_fingerprints
-        names = sorted(
+        names = [
             name
-            for class_name, secrets in app.secrets.items()
+            for class_name, secrets in desired.apps[app_id].secrets.items()
             for name in secrets
-            if known.get(f"{class_name}/{name}") is None or f"{class_name}/{name}" not in held
-        )
+            if known.get(key := f"{class_name}/{name}") is None or key not in held
+        ]
         if names:
-            yield app_id, names
+            yield app_id, sorted(names)
 
 
 def _workers(desired: DesiredState, live: LiveState) -> Iterator[Difference]:
@@ -230,7 +227,7 @@ def _table(name: str) -> Callable[[AppSpec, AppSpec], Iterator[Change]]:
 _ABSENT = object()
 
 
-def _text(table: Mapping[str, Any], key: str) -> str:
+def _text(table: Mapping[Any, Any], key: Any) -> str:
     return value(table[key]) if key in table else ""
 
 
@@ -262,15 +259,14 @@ def _env(before: AppSpec, after: AppSpec, changed: frozenset[str]) -> Iterator[C
     hidden = {name for spec in (before, after) for names in spec.secrets.values() for name in names}
     old, new = dict(_variables(before)), dict(_variables(after))
     for key in sorted(old.keys() | new.keys()):
-        same = old.get(key) == new.get(key) and "/".join(key) not in changed
-        if same:
+        if old.get(key) == new.get(key) and (key in old) == (key in new) and "/".join(key) not in changed:
             continue
         field = f"env.{key[0]}.{key[1]}"
         if key[1] in hidden:
             sign = "added" if key not in old else "removed" if key not in new else "changed"
             yield Change(field, "", f"(secret {sign})")
         else:
-            yield Change(field, *pair(*(value(side[key]) if key in side else "" for side in (old, new))))
+            yield Change(field, *pair(_text(old, key), _text(new, key)))
 
 
 def _variables(spec: AppSpec) -> Iterator[tuple[tuple[str, str], str | None]]:

@@ -54,7 +54,11 @@ def room_in(live: LiveState) -> Room:
     """SLURM brings nodes when they are needed, so there is no telling what fits."""
     worker = live.worker
     known = worker is not None and worker.mode != "slurm" and worker.nodes
-    return Room(tuple(worker.nodes) if worker is not None and known else None, {})
+    return Room(tuple(sorted(worker.nodes, key=_node_name)) if worker is not None and known else None, {})
+
+
+def _node_name(node: NodeState) -> str:
+    return node.address or node.node_id
 
 
 def needs_of(app: DesiredApp) -> tuple[Need, ...] | None:
@@ -111,7 +115,7 @@ def lacking(room: Room, needs: tuple[Need, ...] | None) -> str:
 def _short(need: Need, nodes: tuple[NodeState, ...]) -> Iterator[str]:
     for node in nodes:
         missing = {name: amount - node.free.get(name, 0.0) for name, amount in need.each.items()}
-        yield f"node {node.address or node.node_id} lacks {_amounts({n: m for n, m in missing.items() if m > 0})}"
+        yield f"node {_node_name(node)} lacks {_amounts({n: m for n, m in missing.items() if m > 0})}"
 
 
 def _fits(wanted: Mapping[str, float], free: Mapping[str, float]) -> bool:

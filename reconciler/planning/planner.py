@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.cluster import Slurm
@@ -27,7 +28,8 @@ from reconciler.planning.diff import (
 from reconciler.planning.digest import live_digest
 from reconciler.planning.effects import ENVIRONMENT_FIELDS, Room, effect_of, lacking, needs_of, room_in
 from reconciler.planning.guard import Removals, refuse
-from reconciler.planning.live import LiveState
+from reconciler.planning.live import LiveState, Unseen
+from reconciler.planning.problems import Location, Problem
 from reconciler.planning.shown import count, listed, plain
 from reconciler.planning.steps import (
     Action,
@@ -64,16 +66,24 @@ def plan(desired: DesiredState, live: LiveState, fingerprints: Fingerprints, opt
         revision=desired.revision,
         steps=tuple(draft.steps.values()),
         held=tuple(sorted(draft.held, key=lambda held: held.app_id)),
-        problems=desired.problems,
+        problems=tuple(sorted(desired.problems, key=_place)),
         unchanged=tuple(sorted(desired.apps.keys() - different)),
-        unused=desired.unused,
-        unseen=live.unseen,
+        unused=tuple(sorted(desired.unused)),
+        unseen=tuple(sorted(live.unseen, key=_question)),
         notes=tuple(_notes(desired, live, fingerprints, options, different)),
         live_digest=live_digest(desired, live),
         worker=live.worker.service_id if live.worker else "",
         scope=tuple(sorted(options.targets)),
         options=options,
     )
+
+
+def _place(problem: Problem) -> tuple[Location, str]:
+    return problem.where, problem.message
+
+
+def _question(unseen: Unseen) -> str:
+    return unseen.what
 
 
 def _in_order(found: tuple[Difference, ...], desired: DesiredState) -> Iterator[Difference]:
@@ -93,7 +103,7 @@ def _with_dependencies(app_id: str, waiting: dict[str, Difference], desired: Des
     yield difference
 
 
-@dataclass(slots=True)
+@dataclass
 class _Draft:
     """A plan in the making: what was decided so far, which later decisions build upon."""
 
@@ -104,13 +114,15 @@ class _Draft:
     steps: dict[str, Step] = field(default_factory=dict[str, Step])
     held: list[Held] = field(default_factory=list[Held])
     of_app: dict[str, str] = field(default_factory=dict[str, str])
-    running: Mapping[str, AppState] = field(init=False)
-    code_that_runs: frozenset[tuple[str, str, bool]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.running = self.live.apps
+    @cached_property
+    def running(self) -> Mapping[str, AppState]:
+        return self.live.apps
+
+    @cached_property
+    def code_that_runs(self) -> frozenset[tuple[str, str, bool]]:
         specs = (app.spec for app in self.running.values() if app.spec and app.status == "RUNNING")
-        self.code_that_runs = frozenset(_environment(spec) for spec in specs)
+        return frozenset(_environment(spec) for spec in specs)
 
     def settle(self, difference: Difference) -> None:
         held = next((held for rule in RULES if (held := rule(difference, self))), None)
@@ -129,8 +141,9 @@ class _Draft:
                 self.held.append(held)
             else:
                 meant.append(difference)
-        owned = self._owned()
-        refusal = refuse(Removals(len(meant), owned, self.desired, self.live, self.options)) if meant else None
+        if not meant:
+            return
+        refusal = refuse(Removals(len(meant), self._owned(), self.desired, self.live, self.options))
         for difference in meant:
             if refusal:
                 self.held.append(_held(difference, refusal.reason, refusal.message, refusal.fix))
@@ -176,7 +189,7 @@ class _Draft:
         """Deploy or update one app, after what it needs."""
         app_id, spec = wanted.app_id, wanted.spec
         before = () if difference.in_place else self._code_ready(difference, wanted)
-        others = tuple(self.of_app[needed] for needed in wanted.depends_on if needed in self.of_app)
+        others = tuple(self.of_app[needed] for needed in sorted(wanted.depends_on) if needed in self.of_app)
         needs = needs_of(wanted)
         effect = effect_of(difference, self.room, needs, built=_environment(spec) in self.code_that_runs)
         verb, word = (DeployApp, "deploy") if difference.kind is Kind.CREATE else (UpdateApp, "update")
@@ -434,7 +447,7 @@ def _no_room(difference: Difference, draft: _Draft) -> Held | None:
 def _dependency(difference: Difference, draft: _Draft) -> Held | None:
     if difference.wanted is None:
         return None
-    for needed in difference.wanted.depends_on:
+    for needed in sorted(difference.wanted.depends_on):
         app = draft.running.get(needed)
         if needed not in draft.of_app and (app is None or app.status != "RUNNING"):
             state = app.status if app else "not running"

@@ -28,12 +28,15 @@ def _printable(character: str) -> str:
 
 def value(content: Any) -> str:
     """A setting as JSON, the way it could stand in the file."""
-    return json.dumps(content, ensure_ascii=False, sort_keys=True, default=_as_json)
+    return _ENCODER.encode(content)
 
 
 def _as_json(content: Any) -> Any:
     dump: Callable[[], Any] | None = getattr(content, "model_dump", None)
     return dump() if dump else str(content)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=_as_json)
 
 
 def pair(before: str, after: str) -> tuple[str, str]:
