@@ -15,15 +15,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from bioengine_runtime.access import Caller
+from bioengine_runtime.apps.errors import AppError
 
 log = logging.getLogger(__name__)
 
 Method = Callable[..., Awaitable[Any]]
 _MARK = "__exposed__"
-
-
-class Refused(RuntimeError):
-    """We will not do this, and asking again changes nothing until something else changes; the message says what."""
 
 
 class Invalid(ValueError):
@@ -151,7 +148,7 @@ def _remote(
             if how.admin:
                 authorize(caller, name)
             return await method(caller, **checked(model, args, kwargs))
-        except (Refused, Invalid, PermissionError) as no:
+        except (AppError, Invalid, PermissionError) as no:
             log.info("event=refused method=%s kind=%s", name, type(no).__name__)
             if how.refusals_are_values:
                 return refusal(no)

@@ -81,6 +81,12 @@ class HyphaSession:
     def workspace(self) -> str:
         return self._server.config.workspace if self._server is not None else self.address.workspace or ""
 
+    @property
+    def public_url(self) -> str:
+        """The server's address as browsers should use it."""
+        told = self._server.config.get("public_base_url") if self._server is not None else None
+        return told or self.address.server_url
+
     def service_id(self, service: str) -> str:
         """The full id under which a service of this client is found, on any connection."""
         return f"{self.workspace}/{self.address.client_id}:{service}"

@@ -16,7 +16,7 @@ fault: `{"error": {"kind": "Refused" | "Invalid" | "Denied", "message": text}}`.
 `expected` the digest that must run now ("" for none; None does not check).
 
 For people: upload_app, deploy_app, stop_app, get_app_status, get_status, check_access. These raise; the text of the
-error ends with a line `<Type>: <message>`, and for a "no" the type is PermissionError, Invalid or Refused.
+error ends with a line `<Type>: <message>`; for a "no" the type is PermissionError, Invalid or one of apps/errors.py.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field
 
 from bioengine_runtime.access import Caller, is_admin
+from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import AppId
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
-from bioengine_runtime.door import Refused, exposed, remote_methods
+from bioengine_runtime.door import exposed, remote_methods
 
 SERVICE_TYPE = "bioengine-worker"
 SecretTable = dict[str, dict[str, str]]

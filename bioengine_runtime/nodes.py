@@ -1,0 +1,71 @@
+"""The Ray cluster as it is now: nodes, what they have and what is free, and the summary shown to people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray._private.state import available_resources_per_node
+
+from bioengine_runtime.contract.status import NodeState
+
+SHOWN = {"CPU": "CPU", "GPU": "GPU", "memory": "memory"}
+HEAD = "node:__internal_head__"
+
+
+def nodes() -> list[NodeState]:
+    """Every node that is alive. Two questions to the GCS, so call it in a thread."""
+    free = available_resources_per_node()
+    return [_node(node, free.get(node["NodeID"], {})) for node in ray.nodes() if node["Alive"]]
+
+
+def _node(node: Mapping[str, Any], free: Mapping[str, float]) -> NodeState:
+    total = node["Resources"]
+    return NodeState(
+        node_id=node["NodeID"],
+        address=node["NodeManagerAddress"],
+        head=HEAD in total,
+        total={name: float(total[name]) for name in SHOWN if name in total},
+        free={name: float(free.get(name, 0.0)) for name in SHOWN if name in total},
+    )
+
+
+def cluster_summary(found: Sequence[NodeState], *, addresses: bool) -> dict[str, Any]:
+    """`ray_cluster.cluster` and `.nodes` of `get_status`; node addresses for admins only."""
+    return {
+        "cluster": {
+            "total_cpu": _sum(found, "CPU"),
+            "used_cpu": _used(found, "CPU"),
+            "total_gpu": _sum(found, "GPU"),
+            "used_gpu": _used(found, "GPU"),
+        },
+        "nodes": {node.node_id: _summary(node, addresses=addresses) for node in found},
+    }
+
+
+def _summary(node: NodeState, *, addresses: bool) -> dict[str, Any]:
+    return {
+        "node_ip": node.address if addresses else None,
+        "head": node.head,
+        "total_cpu": _sum([node], "CPU"),
+        "used_cpu": _used([node], "CPU"),
+        "total_gpu": _sum([node], "GPU"),
+        "used_gpu": _used([node], "GPU"),
+        "total_gpu_memory": "NA",
+        "used_gpu_memory": "NA",
+        "total_memory": _sum([node], "memory"),
+        "used_memory": _used([node], "memory"),
+        "total_object_store_memory": None,
+        "used_object_store_memory": None,
+        "accelerator_type": None,
+        "slurm_job_id": None,
+    }
+
+
+def _sum(found: Sequence[NodeState], name: str) -> float:
+    return sum(node.total.get(name, 0.0) for node in found)
+
+
+def _used(found: Sequence[NodeState], name: str) -> float:
+    return sum(node.total.get(name, 0.0) - node.free.get(name, 0.0) for node in found)
