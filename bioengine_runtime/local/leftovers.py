@@ -22,26 +22,27 @@ async def stop_leftovers(home: Home) -> list[ProcessRecord]:
 
 
 def find_leftovers(home: Home, state: State) -> list[ProcessRecord]:
-    """Processes written down in the state, and those that carry the home's marker or its Ray folder."""
-    written = {record.pid: record for record in state.processes if running(record)}
+    """Processes written down in the state, and those that carry the home's marker.
+
+    Ray's own Python processes overwrite their environment when they give themselves a name, and the marker with it;
+    they are children of the raylet, which keeps it, and `kill_all` takes children along.
+    """
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    marked = {record.pid: record for record in _marked(home.marker, state.ray_temp) if record.pid not in ours}
+    marked = {record.pid: record for record in _marked(home.marker) if record.pid not in ours}
+    written = {record.pid: record for record in state.processes if running(record)}
     return list({**marked, **written}.values())
 
 
-def _marked(marker: str, ray_temp: str | None) -> Iterator[ProcessRecord]:
+def _marked(marker: str) -> Iterator[ProcessRecord]:
     for process in psutil.process_iter():
-        if _is_marked(process, marker, ray_temp):
+        if _carries(process, marker):
             record = record_of(process, "leftover")
             if record is not None:
                 yield record
 
 
-def _is_marked(process: psutil.Process, marker: str, ray_temp: str | None) -> bool:
+def _carries(process: psutil.Process, marker: str) -> bool:
     try:
-        if process.environ().get(HOME_MARKER) == marker:
-            return True
-        # Ray's workers overwrite their environment when they give themselves a name; their daemons' arguments remain.
-        return ray_temp is not None and any(f"{ray_temp}/session_" in part for part in process.cmdline())
+        return process.environ().get(HOME_MARKER) == marker
     except (psutil.Error, OSError):
         return False  # not ours to read, so not ours; or gone

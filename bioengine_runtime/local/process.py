@@ -1,8 +1,7 @@
-"""One child process: started in a group of its own with a log file, waited for, and stopped with all it started."""
+"""One child process: started in a session of its own with a log file, waited for, and stopped with all it started."""
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ class Child:
 
 
 async def start_child(what: str, argv: Sequence[str], *, environment: Mapping[str, str], log_file: Path) -> Child:
-    """Start `argv` as the leader of a session of its own: a Ctrl-C in our terminal is ours to handle, not its."""
+    """Start `argv` in a session of its own: a Ctrl-C in our terminal is ours to handle, not its."""
     log = _fresh_log(log_file)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -68,11 +67,15 @@ def last_lines(log_file: Path, count: int = 15) -> str:
 
 
 async def stop_child(child: Child, *, grace_seconds: float) -> None:
-    """Ask the child's group to end, wait, then kill whatever it had started that is still there."""
+    """Ask the child to end, wait, then kill whatever of it and of what it started is still there."""
     family = [child.record, *descendants(child.record)]
-    _signal_group(child.record, signal.SIGTERM)
+    # The child alone, not its group: Ray ends its daemons in order within a second, but waits for ever when they got
+    # the signal too.
+    leader = running(child.record)
+    if leader is not None:
+        _ignoring_ended(leader.terminate)
     await _gone(family, grace_seconds)
-    # Ray's processes leave the group, and the C++ ones can ignore SIGTERM: kill each by pid, if it is still itself.
+    # gcs_server can ignore SIGTERM, and replicas leave the group: kill each by pid, if it is still itself.
     await kill_all(family)
     await child.process.wait()
 
@@ -124,15 +127,10 @@ async def _gone(records: Iterable[ProcessRecord], timeout: float) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
 
-def _signal_group(record: ProcessRecord, which: signal.Signals) -> None:
-    if running(record):
-        _ignoring_ended(lambda: os.killpg(record.pid, which))
-
-
 def _ignoring_ended(act: Callable[[], None]) -> None:
     try:
         act()
-    except (ProcessLookupError, psutil.NoSuchProcess):
+    except psutil.NoSuchProcess:
         return
 
 

@@ -1,4 +1,4 @@
-"""The Ray head: one node, on loopback only, closed by a token, ended by its group and never by `ray stop`."""
+"""The Ray head: one node, on loopback only, closed by a token, and never ended by `ray stop`."""
 
 import sys
 from pathlib import Path
