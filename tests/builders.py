@@ -74,7 +74,7 @@ def some_code(
     return AppCode(
         a_folder(name, content=content),
         a_manifest(name, version=version),
-        tuple(classes or (a_class(pip=["numpy==2.0"]),)),
+        tuple(classes or (a_class(runtime_env={"pip": ["numpy==2.0"]}),)),
     )
 
 

@@ -6,6 +6,7 @@ their fingerprints, and one that could not be read here is not compared at all: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -29,6 +30,9 @@ WORKERS = "(workers)"
 SECRET_VALUES = "secret values"
 STATUS = "status"
 """Two ways to differ that are no fields of AppSpec."""
+
+
+SOUNDS_SECRET = re.compile(r"^_|PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 
 
 class Kind(Enum):
@@ -255,14 +259,15 @@ def _rollout(before: AppSpec, after: AppSpec) -> Iterator[Change]:
 
 
 def _env(before: AppSpec, after: AppSpec, changed: frozenset[str]) -> Iterator[Change]:
-    """Variables. A name that is a secret for any class on either side is never shown with a value."""
+    """Variables. A name that is a secret for any class on either side is never shown with a value, and neither is
+    one that sounds like a secret: somebody may have put it in plain sight by mistake."""
     hidden = {name for spec in (before, after) for names in spec.secrets.values() for name in names}
     old, new = dict(_variables(before)), dict(_variables(after))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) == new.get(key) and (key in old) == (key in new) and "/".join(key) not in changed:
             continue
         field = f"env.{key[0]}.{key[1]}"
-        if key[1] in hidden:
+        if key[1] in hidden or SOUNDS_SECRET.search(key[1]):
             sign = "added" if key not in old else "removed" if key not in new else "changed"
             yield Change(field, "", f"(secret {sign})")
         else:
