@@ -1,4 +1,4 @@
-"""Prepare an app: store its code in the cluster, build its packages on every node that can host it, look at its classes.
+"""Prepare an app: store its code, build its packages on every node that can host it, look at its classes.
 
 Nothing that runs is touched. The result is everything that deploying needs to know.
 """

@@ -50,6 +50,8 @@ class AppRecord(Closed):
     started_at: float
     last_updated_at: float
     blueprint: str = Field(description="Key under which everything needed to deploy this version again is kept.")
+    package: str = Field(default="", description="Digest of the code package.")
+    worker: str = Field(default="", description="Service id of the worker that looks after the app.")
     previous: AppRecord | None = None
 
     def runs(self, digest: str, fingerprints: Mapping[str, str]) -> bool:
@@ -72,8 +74,7 @@ class Replica:
     pid: int | None
     node_id: str | None
     started_at: float | None
-    actor_id: str | None
-    log_file: str | None
+    worker_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class DeploymentState:
     message: str
     target: int | None
     replicas: tuple[Replica, ...]
+    dead: tuple[Replica, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ def _deployment(name: str, one: Mapping[str, Any]) -> DeploymentState:
         message=one.get("message") or "",
         target=one.get("target_num_replicas"),
         replicas=tuple(_replica(name, replica) for replica in one.get("replicas") or ()),
+        dead=tuple(_replica(name, replica) for replica in one.get("recent_dead_replicas") or ()),
     )
 
 
@@ -151,6 +154,5 @@ def _replica(deployment: str, replica: Mapping[str, Any]) -> Replica:
         pid=replica.get("pid"),
         node_id=replica.get("node_id"),
         started_at=replica.get("start_time_s"),
-        actor_id=replica.get("actor_id"),
-        log_file=replica.get("log_file_path"),
+        worker_id=replica.get("worker_id"),
     )

@@ -18,6 +18,7 @@ BLUEPRINT = "blueprint"
 REPLICA = "replica"
 GOOD = "good"
 REJECTED = "rejected"
+KINDS = (CODE, DESCRIBED, BLUEPRINT, REPLICA, GOOD, REJECTED)
 
 
 def put(kind: str, name: str, value: bytes) -> None:

@@ -1,0 +1,108 @@
+"""One thread that talks to Serve's controller; what is asked for while it talks goes out together.
+
+The controller writes a checkpoint per call, not per app, so twenty apps in one call cost little more than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.config import ProxyLocation
+from ray.serve.generated import serve_pb2
+
+from bioengine_runtime.apps.record import read_records
+
+WINDOW_S = 0.05
+CALL_TIMEOUT_S = 120.0
+SEEN_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One app to deploy, known by the blueprint that its record will name, and who waits for it."""
+
+    blueprint: str
+    deployments: Sequence[bytes]
+    accepted: asyncio.Future[None]
+
+
+class Deployer:
+    """The thread, and what waits for it. At most one request per app may wait; the supervisor sees to that."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="serve")
+        self._waiting: dict[str, _Request] = {}
+        self._sending: asyncio.Task[None] | None = None
+
+    async def start_serve(self) -> None:
+        """Serve without an HTTP proxy, unless it runs already."""
+        await self._run(lambda: serve.start(proxy_location=ProxyLocation.Disabled))
+
+    async def deploy(self, app_id: str, blueprint: str, deployments: Sequence[bytes]) -> None:
+        """Returns once the controller has taken it over and shows it."""
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[app_id] = _Request(blueprint, deployments, accepted)
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send_all())
+        await accepted
+
+    async def delete(self, app_id: str) -> None:
+        """Returns once the controller has begun to stop it."""
+        await self._run(lambda: ray.get(_controller().delete_apps.remote([app_id]), timeout=CALL_TIMEOUT_S))
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False)
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(WINDOW_S)
+            batch, self._waiting = self._waiting, {}
+            failure: Exception | None = None
+            try:
+                await self._run(lambda batch=batch: _deploy(batch))
+                await _until_seen(batch)
+            except Exception as error:  # all who wait for this batch get it; the next one is sent all the same
+                failure = error
+            for request in batch.values():
+                if request.accepted.done():
+                    continue
+                if failure:
+                    request.accepted.set_exception(failure)
+                else:
+                    request.accepted.set_result(None)
+
+    async def _run(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _deploy(batch: Mapping[str, _Request]) -> None:
+    deployments = {app_id: list(request.deployments) for app_id, request in batch.items()}
+    nothing_more = serve_pb2.ApplicationArgs().SerializeToString()  # pyright: ignore[reportAttributeAccessIssue]
+    call = _controller().deploy_applications.remote(deployments, dict.fromkeys(batch, nothing_more))
+    ray.get(call, timeout=CALL_TIMEOUT_S)
+
+
+def _controller() -> Any:
+    return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+
+
+async def _until_seen(batch: Mapping[str, _Request]) -> None:
+    """The controller answers before its next round; whoever looks in between would still see the old record."""
+    deadline = time.monotonic() + SEEN_TIMEOUT_S
+    missing = dict(batch)
+    while missing and time.monotonic() < deadline:
+        apps = await read_records()
+        for app_id, request in batch.items():
+            record = apps[app_id].record if app_id in apps else None
+            if record and record.blueprint == request.blueprint:
+                missing.pop(app_id, None)
+        if missing:
+            await asyncio.sleep(0.05)

@@ -1,0 +1,70 @@
+"""Lines that replicas wrote, read from the files of the node they ran on; works for replicas that are gone, too."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from bioengine_runtime.apps.record import Replica
+
+READ_TIMEOUT_S = 20.0
+MOST_BYTES = 1 << 20
+ALL = -1
+
+Lines = dict[str, list[str]]
+
+
+async def read_logs(replicas: Iterable[Replica], tail: int) -> dict[str, Lines]:
+    """replica id → {stdout, stderr}; tail ALL reads everything up to 1 MB. A node that is gone has no lines."""
+    by_node: dict[str, dict[str, str]] = defaultdict(dict)
+    for replica in replicas:
+        if replica.node_id and replica.worker_id:
+            by_node[replica.node_id][replica.replica_id] = replica.worker_id
+    found = await asyncio.gather(*(_on_node(node, workers, tail) for node, workers in by_node.items()))
+    return {replica: lines for one in found for replica, lines in one.items()}
+
+
+async def _on_node(node_id: str, workers: dict[str, str], tail: int) -> dict[str, Lines]:
+    where = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    reference = _task().options(scheduling_strategy=where).remote(workers, tail)
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(reference.future()), READ_TIMEOUT_S)
+    except (RayError, TimeoutError):
+        return {}
+
+
+@functools.cache
+def _task() -> Any:
+    return ray.remote(num_cpus=0, max_retries=0)(read_here)
+
+
+def read_here(workers: dict[str, str], tail: int) -> dict[str, Lines]:
+    """The part that runs on the node."""
+    from ray._private.worker import _global_node
+
+    folder = Path(_global_node.get_logs_dir_path()) if _global_node else None
+    return {
+        replica: {
+            "stdout": _tail(folder, f"worker-{worker_id}-*.out", tail),
+            "stderr": _tail(folder, f"worker-{worker_id}-*.err", tail),
+        }
+        for replica, worker_id in workers.items()
+    }
+
+
+def _tail(folder: Path | None, pattern: str, tail: int) -> list[str]:
+    lines: list[str] = []
+    for path in sorted(folder.glob(pattern)) if folder else ():
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - MOST_BYTES))
+            lines += file.read().decode(errors="replace").splitlines()
+    lines = [line for line in lines if not line.startswith(":")]  # Ray's own marks: ":actor_name:…", ":job_id:…"
+    return lines if tail == ALL else lines[-tail:] if tail else []

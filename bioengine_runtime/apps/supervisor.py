@@ -1,0 +1,250 @@
+"""The running apps: prepare, apply, remove, states, logs. The worker's whole handle on Ray Serve.
+
+Nothing an app's author wrote is ever imported here. Everything that must survive this process lives in Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bioengine_runtime.apps import store
+from bioengine_runtime.apps.builder import Blueprint, Part, blueprint
+from bioengine_runtime.apps.deploying import Deployer
+from bioengine_runtime.apps.errors import AppError, UnknownApp
+from bioengine_runtime.apps.logs import Lines, read_logs
+from bioengine_runtime.apps.prepare import ArtifactFiles, ArtifactReader, Places, Ready, ReadyClass, prepare
+from bioengine_runtime.apps.record import AppRecord, read_records
+from bioengine_runtime.apps.requirements import wanted
+from bioengine_runtime.apps.rollout import Facts, check, next_record
+from bioengine_runtime.apps.secrets import Secrets, complete, sealed_for
+from bioengine_runtime.apps.states import States
+from bioengine_runtime.apps.watcher import Watcher, good_release
+from bioengine_runtime.contract.app import AppSpec, for_class
+from bioengine_runtime.contract.status import AppState, Prepared, Provenance
+
+__all__ = ["ArtifactFiles", "ArtifactReader", "Supervisor", "WorkerEnvironment"]
+
+READY_FOR_S = 300.0
+"""A prepared app is taken as prepared for so long; nodes may have joined since."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnvironment:
+    """What every app of this worker is given. `apps_dir` is a path on every node."""
+
+    apps_dir: str
+    seal_key_file: str
+    server_url: str
+    workspace: str
+    worker_service_id: str
+
+    def variables(self, artifact_id: str) -> dict[str, str]:
+        """The environment variables the guide promises, but for HOME and TMPDIR."""
+        return {
+            "HYPHA_SERVER_URL": self.server_url,
+            "HYPHA_WORKSPACE": self.workspace,
+            "HYPHA_ARTIFACT_ID": artifact_id,
+            "BIOENGINE_WORKER_SERVICE_ID": self.worker_service_id,
+        }
+
+    def places(self) -> Places:
+        return Places(code=f"{self.apps_dir}/.cache/code", layers=f"{self.apps_dir}/.cache/layers")
+
+
+class Supervisor:
+    """Start it, and it looks after the apps until it is stopped; stopping it touches no app."""
+
+    def __init__(
+        self,
+        *,
+        reader: ArtifactReader,
+        environment: WorkerEnvironment,
+        on_change: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._reader = reader
+        self._environment = environment
+        self._deployer = Deployer()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._preparing: dict[str, tuple[float, asyncio.Task[Ready]]] = {}
+        self._states = States()
+        self._watcher = Watcher(
+            worker=environment.worker_service_id,
+            deployer=self._deployer,
+            look=read_records,
+            lock=self._locks.__getitem__,
+            on_change=on_change,
+        )
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Have Serve running and go on with what earlier workers began. Ray must be connected."""
+        await self._deployer.start_serve()
+        self._watching = asyncio.create_task(self._watcher.run(), name="apps-watcher")
+
+    async def stop(self) -> None:
+        """Every app runs on."""
+        tasks: list[asyncio.Task[Any]] = [task for _, task in self._preparing.values()]
+        tasks += [self._watching] if self._watching else []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._preparing.clear()
+        self._deployer.close()
+
+    async def prepare(self, spec: AppSpec, wait_s: float = 20.0) -> Prepared:
+        """Build what the app needs, everywhere it can run. Asking again while it builds joins the same build."""
+        started = time.monotonic()
+        try:
+            ready = await asyncio.wait_for(asyncio.shield(self._prepare(spec)), wait_s)
+        except TimeoutError:
+            return Prepared(done=False, message="still building", seconds=time.monotonic() - started)
+        except AppError as error:
+            return Prepared(ok=False, message=str(error), seconds=time.monotonic() - started)
+        return Prepared(nodes=ready.nodes, seconds=round(ready.seconds, 3))
+
+    async def apply(
+        self,
+        spec: AppSpec,
+        secrets: Secrets,
+        fingerprints: Mapping[str, str],
+        provenance: Provenance,
+        expected: str | None,
+    ) -> bool:
+        """Run this; returns once Ray has accepted it, False when it ran already. `expected`: "" for none."""
+        if await self._is_so(spec, fingerprints, provenance.owner, expected):
+            return False
+        ready = await asyncio.shield(self._prepare(spec))
+        async with self._locks[spec.app_id]:
+            if await self._is_so(spec, fingerprints, provenance.owner, expected):
+                return False
+            await self._deploy(spec, secrets, fingerprints, provenance, ready)
+        self._watcher.wake()
+        return True
+
+    async def remove(self, app_id: str, *, owner: str, expected: str | None = None) -> None:
+        """Stop it; one that is gone already is success."""
+        async with self._locks[app_id]:
+            running = (await read_records()).get(app_id)
+            if running is None or running.status == "DELETING":
+                return
+            check(app_id, running, owner=owner, expected=expected, worker=self._worker)
+            await self._deployer.delete(app_id)
+            for kind in (store.REJECTED, store.GOOD):
+                await asyncio.to_thread(store.delete, kind, app_id)
+            log.info("app=%s removed owner=%s", app_id, owner)
+        self._watcher.wake()
+
+    async def states(self) -> list[AppState]:
+        """Every app in Serve; what this worker does not look after has no `spec`."""
+        return await self._states.of(await read_records(), self._worker)
+
+    async def logs(self, app_id: str, tail: int, previous: int = 0) -> dict[str, dict[str, Lines]]:
+        """deployment → replica id → {stdout, stderr}; tail -1 is everything, previous -1 every replica before."""
+        running = (await read_records()).get(app_id)
+        if running is None:
+            raise UnknownApp(f"no app {app_id} runs here")
+        found: dict[str, dict[str, Lines]] = {}
+        for deployment in running.deployments:
+            gone = sorted(deployment.dead, key=lambda replica: replica.started_at or 0.0, reverse=True)
+            before = gone if previous < 0 else gone[:previous]
+            found[deployment.name] = await read_logs([*deployment.replicas, *before], tail)
+        return found
+
+    @property
+    def _worker(self) -> str:
+        return self._environment.worker_service_id
+
+    async def _is_so(self, spec: AppSpec, fingerprints: Mapping[str, str], owner: str, expected: str | None) -> bool:
+        """Whether exactly this runs already. Raises Refused when it does not and this caller may not change that."""
+        running = (await read_records()).get(spec.app_id)
+        record = running.record if running and running.status != "DELETING" else None
+        so = record is not None and record.runs(spec.digest(), fingerprints)
+        check(spec.app_id, running, owner=owner, expected=None if so else expected, worker=self._worker)
+        return so
+
+    def _prepare(self, spec: AppSpec) -> asyncio.Task[Ready]:
+        """The build of this app: the one that runs, the one that is fresh, or a new one."""
+        key, now = spec.code_digest(), time.monotonic()
+        self._preparing = {
+            other: (begun, task)
+            for other, (begun, task) in self._preparing.items()
+            if not task.done() or (_is_ready(task) and now - begun < READY_FOR_S)
+        }
+        if key not in self._preparing:
+            task = asyncio.create_task(self._build(spec), name=f"prepare-{spec.app_id}")
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._preparing[key] = (now, task)
+        return self._preparing[key][1]
+
+    async def _build(self, spec: AppSpec) -> Ready:
+        artifact = await self._reader.fetch(spec.artifact_id, spec.version)
+        variables = self._environment.variables(spec.artifact_id)
+        return await prepare(spec, artifact, variables, self._environment.places())
+
+    async def _deploy(
+        self,
+        spec: AppSpec,
+        secrets: Secrets,
+        fingerprints: Mapping[str, str],
+        provenance: Provenance,
+        ready: Ready,
+    ) -> None:
+        running = (await read_records()).get(spec.app_id)
+        good = await good_release(spec.app_id)
+        record = next_record(spec, fingerprints, provenance, self._facts(ready), running, good, time.time())
+        current = running.record if running else None
+        kept = await asyncio.to_thread(store.get, store.BLUEPRINT, current.blueprint) if current else None
+        plan = await asyncio.to_thread(self._draw, record, secrets, ready, Blueprint.from_bytes(kept) if kept else None)
+        await asyncio.to_thread(store.put, store.BLUEPRINT, record.blueprint, plan.to_bytes())
+        await self._deployer.deploy(spec.app_id, record.blueprint, plan.deployments)
+        await asyncio.to_thread(store.delete, store.REJECTED, spec.app_id)
+        log.info("app=%s digest=%s accepted commit=%s", spec.app_id, record.digest[:12], provenance.commit)
+
+    def _facts(self, ready: Ready) -> Facts:
+        return Facts(
+            name=ready.manifest.name,
+            description=ready.manifest.description,
+            entry=ready.classes[0].name,
+            methods=tuple(ready.classes[0].description["methods"]),
+            frontend_entry=ready.manifest.frontend_entry,
+            package=ready.package,
+            worker=self._worker,
+        )
+
+    def _draw(self, record: AppRecord, secrets: Secrets, ready: Ready, kept: Blueprint | None) -> Blueprint:
+        spec = record.spec
+        values = complete(spec, secrets, kept, [one.name for one in ready.classes], self._environment.seal_key_file)
+        parts = [self._part(record, one, ready, values) for one in ready.classes]
+        common = {
+            "package": ready.package,
+            "cache": self._environment.places().code,
+            "home": f"{self._environment.apps_dir}/{spec.app_id}",
+            "environment": self._environment.variables(spec.artifact_id),
+            "seal_key_file": self._environment.seal_key_file,
+        }
+        return blueprint(record, parts, common)
+
+    def _part(self, record: AppRecord, one: ReadyClass, ready: Ready, values: Secrets) -> Part:
+        entry = one is ready.classes[0]
+        spec, options = record.spec, one.description["options"]
+        return Part(
+            wanted=wanted(spec, one.name, options, fingerprints=record.secret_fingerprints, entry=entry),
+            module=one.module,
+            kwargs=for_class(spec.kwargs, one.name),
+            handles={other.module: other.name for other in ready.classes[1:]} if entry else {},
+            layer=one.layer,
+            sealed=sealed_for(spec.app_id, one.name, values.get(one.name, {}), self._environment.seal_key_file),
+            multiplexed=one.description["multiplexed"],
+        )
+
+
+def _is_ready(task: asyncio.Task[Any]) -> bool:
+    return not task.cancelled() and task.exception() is None
