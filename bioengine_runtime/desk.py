@@ -76,7 +76,10 @@ class Desk:
             running=states.get(app_id),
             key=self._key,
         )
-        provenance = Provenance(owner=caller.owner(), source=artifact_id, commit=version)
+        before = states[app_id].provenance if app_id in states else None
+        # An update by hand does not change whose app it is: its owner sees, and may undo, what was done to it.
+        owner = before.owner if before else caller.owner()
+        provenance = Provenance(owner=owner, source=artifact_id, commit=version)
         await self._operations.apply(wanted.spec, wanted.secrets, wanted.fingerprints, provenance, None)
         return app_id
 
@@ -139,7 +142,8 @@ class Desk:
         return not caller.names().isdisjoint(named)
 
     async def _by_id(self) -> dict[str, AppState]:
-        return {state.app_id: state for state in await self._operations.states()}
+        """The apps of this worker; what else runs in Serve is not its to tell."""
+        return {state.app_id: state for state in await self._operations.states() if state.spec is not None}
 
     def _artifact_id(self, text: str) -> str:
         return text if "/" in text else f"{self._facts().workspace}/{text}"

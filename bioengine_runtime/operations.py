@@ -15,18 +15,18 @@ import ray
 from bioengine_runtime.apps.record import Running, read_records
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import AppState, NodeState, Prepared, Provenance, WorkerMode, WorkerState
+from bioengine_runtime.gateway.names import is_gateway
 
 log = logging.getLogger(__name__)
 
 BIOENGINE_VERSION = version("bioengine-gitops")
 SecretTable = Mapping[str, Mapping[str, str]]
-STILL_BUILDING = Prepared(done=False, message="the environment is being built")
 
 
 class Apps(Protocol):
     """The supervisor, as far as we need it."""
 
-    async def prepare(self, spec: AppSpec) -> Prepared: ...
+    async def prepare(self, spec: AppSpec, wait_s: float) -> Prepared: ...
     async def apply(
         self,
         spec: AppSpec,
@@ -68,7 +68,6 @@ class Operations:
         self._nodes = nodes
         self._ask_gateway = service_ids
         self._service_ids: Mapping[str, str] = {}
-        self._building: dict[str, asyncio.Task[Prepared]] = {}
 
     async def observe(self) -> WorkerState:
         facts = self._facts()
@@ -94,19 +93,11 @@ class Operations:
                 }
             )
             for state in states
+            if not is_gateway(state.app_id)
         ]
 
     async def prepare(self, spec: AppSpec, wait_s: float) -> Prepared:
-        """Asked again for the same spec it joins the build that runs; a caller that goes away loses nothing."""
-        key = spec.digest()
-        task = self._building.get(key)
-        if task is None:
-            task = self._building[key] = asyncio.create_task(self._apps.prepare(spec), name=f"prepare-{spec.app_id}")
-        done, _ = await asyncio.wait({task}, timeout=wait_s)
-        if not done:
-            return STILL_BUILDING
-        self._building.pop(key, None)
-        return task.result()
+        return await self._apps.prepare(spec, wait_s)
 
     async def apply(
         self,
@@ -120,12 +111,6 @@ class Operations:
 
     async def remove(self, app_id: str, *, owner: str, expected: str | None) -> None:
         await self._apps.remove(app_id, owner=owner, expected=expected)
-
-    async def stop(self) -> None:
-        """End what is being built; the apps go on."""
-        for task in self._building.values():
-            task.cancel()
-        await asyncio.gather(*self._building.values(), return_exceptions=True)
 
     async def _offered(self) -> Mapping[str, str]:
         try:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from bioengine_runtime.access import USER_OWNER
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Running
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.status import AppState
@@ -85,4 +86,4 @@ def _users(state: AppState) -> dict[str, list[str]]:
 
 
 def _updated_by(record: AppRecord | None) -> str | None:
-    return record.provenance.owner if record else None
+    return record.provenance.owner.removeprefix(USER_OWNER) if record else None

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import serve
 
 from bioengine_runtime.apps.supervisor import Supervisor, WorkerEnvironment
 from bioengine_runtime.artifacts import HyphaArtifacts
@@ -75,7 +74,6 @@ class Worker:
         self._admins: tuple[str, ...] = settings.admin_users
         self._refreshing: asyncio.Task[None] | None = None
         self._supervisor: Supervisor | None = None
-        self._operations: Operations | None = None
 
     async def start(self) -> None:
         """Everything behind the service first, the service last."""
@@ -83,36 +81,37 @@ class Worker:
         server = await self._session.connected()
         self._admins = tuple(dict.fromkeys([*owner_names(server.config.user), *self.settings.admin_users]))
         artifacts = HyphaArtifacts(self._session)
-        key_file = self.settings.home / "seal.key"
-        self._supervisor = Supervisor(
+        key_file = self.settings.home.absolute() / "seal.key"
+        key = ensure_key(key_file)
+        supervisor = self._supervisor = Supervisor(
             reader=artifacts,
             environment=WorkerEnvironment(
-                apps_dir=self.settings.home / "apps",
-                seal_key_file=key_file,
+                apps_dir=str(self.settings.home.absolute() / "apps"),
+                seal_key_file=str(key_file),
                 server_url=self.settings.server_url,
                 workspace=self._session.workspace,
-                worker_service_id=self._session.service_id(self.settings.service_id),
+                worker_service_id=self._service_id,
             ),
             on_change=self._apps_changed,
         )
-        await self._supervisor.start()
+        await supervisor.start()
         await self._ensure_gateway()
-        self._operations = Operations(
-            apps=self._supervisor, facts=self._facts, nodes=nodes, service_ids=partial(refresh_gateway, 5.0)
+        operations = Operations(
+            apps=supervisor, facts=self._facts, nodes=nodes, service_ids=partial(refresh_gateway, self._service_id, 5.0)
         )
         desk = Desk(
-            operations=self._operations,
-            logs=self._supervisor,
+            operations=operations,
+            logs=supervisor,
             store=artifacts,
             facts=self._facts,
             nodes=nodes,
             admins=lambda: self._admins,
-            key=ensure_key(key_file),
+            key=key,
         )
-        service = WorkerService(reconciler=self._operations, people=desk, admins=lambda: self._admins)
+        service = WorkerService(reconciler=operations, people=desk, admins=lambda: self._admins)
         description = f"Manages BioEngine apps ({self.settings.mode})"
         await self._session.put(service.registration(self.settings.service_id, "BioEngine Worker", description))
-        log.info("event=ready service=%s", self._session.service_id(self.settings.service_id))
+        log.info("event=ready service=%s", self._service_id)
 
     async def look_after_gateway(self) -> None:
         """Ask for the gateway again and again: Serve restarts its replica, this restores it if someone deleted it."""
@@ -127,31 +126,37 @@ class Worker:
         """Out of sight first, then still; apps and gateway go on."""
         with suppress(Exception):
             await self._session.withdraw(self.settings.service_id)
-        if self._operations is not None:
-            await self._operations.stop()
         if self._supervisor is not None:
             await self._supervisor.stop()
         await self._session.stop()
 
+    @property
+    def _service_id(self) -> str:
+        return self._session.service_id(self.settings.service_id)
+
     async def _ensure_gateway(self) -> None:
         settings = self.settings
         gateway = GatewaySettings(
-            settings.server_url, self._session.workspace, settings.token_file.absolute(), settings.gateway_client_id
+            settings.server_url,
+            self._session.workspace,
+            settings.token_file.absolute(),
+            settings.gateway_client_id,
+            self._service_id,
         )
         await ensure_gateway(gateway, self._admins)
 
-    def _apps_changed(self) -> None:
+    async def _apps_changed(self) -> None:
         """The gateway looks by itself every few seconds; this only makes it sooner."""
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.get_running_loop().create_task(self._refresh_gateway())
+            self._refreshing = asyncio.create_task(self._refresh_gateway())
 
     async def _refresh_gateway(self) -> None:
         with suppress(Exception):
-            await refresh_gateway(5.0)
+            await refresh_gateway(self._service_id, 5.0)
 
     def _facts(self) -> WorkerFacts:
         return WorkerFacts(
-            service_id=self._session.service_id(self.settings.service_id),
+            service_id=self._service_id,
             workspace=self._session.workspace,
             client_id=self.settings.client_id,
             mode=self.settings.mode,
@@ -191,7 +196,7 @@ async def run(settings: WorkerSettings) -> None:
 
 
 def join_ray(settings: WorkerSettings) -> None:
-    """Become a driver of the cluster; Serve is started if nobody has, without its HTTP proxy: calls come by Hypha."""
+    """Become a driver of the cluster, which somebody else started and will stop."""
     if settings.ray_auth_token_file is not None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(settings.ray_auth_token_file)
@@ -202,7 +207,6 @@ def join_ray(settings: WorkerSettings) -> None:
         logging_level=logging.WARNING,
         configure_logging=False,
     )
-    serve.start(proxy_location="Disabled")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

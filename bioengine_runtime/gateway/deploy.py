@@ -13,7 +13,8 @@ from typing import Any
 from ray import serve
 
 import bioengine_runtime
-from bioengine_runtime.gateway.replica import GATEWAY_APP, GATEWAY_DEPLOYMENT, Gateway
+from bioengine_runtime.gateway.names import GATEWAY_DEPLOYMENT, gateway_app
+from bioengine_runtime.gateway.replica import Gateway
 
 PARTS = ("gateway/*.py", "apps/record.py", "access.py", "door.py", "hypha_session.py")
 """The files whose change makes a new release of the gateway."""
@@ -27,22 +28,25 @@ class GatewaySettings:
     workspace: str
     token_file: Path
     client_id: str
+    worker_service_id: str
+
+    def arguments(self) -> tuple[str, ...]:
+        """What the replica is made with."""
+        return (self.server_url, self.workspace, str(self.token_file), self.client_id, self.worker_service_id)
 
 
 async def ensure_gateway(settings: GatewaySettings, admins: Sequence[str]) -> None:
     """Ask Serve to run the gateway; one that already runs this release with these settings keeps its process."""
-    application = _deployment(settings, admins).bind(
-        settings.server_url, settings.workspace, str(settings.token_file), settings.client_id
-    )
-    target = serve.RunTarget(application, name=GATEWAY_APP, route_prefix=None)
+    application = _deployment(settings, admins).bind(*settings.arguments())
+    target = serve.RunTarget(application, name=gateway_app(settings.worker_service_id), route_prefix=None)
     await asyncio.to_thread(
         serve.run_many, [target], wait_for_ingress_deployment_creation=True, wait_for_applications_running=False
     )
 
 
-async def refresh_gateway(timeout_s: float = 10.0) -> dict[str, str]:
+async def refresh_gateway(worker_service_id: str, timeout_s: float = 10.0) -> dict[str, str]:
     """Have the gateway look now; app id → full Hypha service id. Raises TimeoutError when it does not answer."""
-    handle = serve.get_deployment_handle(GATEWAY_DEPLOYMENT, app_name=GATEWAY_APP)
+    handle = serve.get_deployment_handle(GATEWAY_DEPLOYMENT, app_name=gateway_app(worker_service_id))
     return await asyncio.wait_for(_ask(handle), timeout_s)
 
 
@@ -72,6 +76,5 @@ def release(settings: GatewaySettings) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for part in PARTS for path in package.glob(part)):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    wanted = [settings.server_url, settings.workspace, str(settings.token_file), settings.client_id]
-    digest.update(json.dumps(wanted).encode())
+    digest.update(json.dumps(settings.arguments()).encode())
     return digest.hexdigest()[:32]

@@ -53,10 +53,10 @@ class Offer:
         )
 
 
-def offer(running: Running, *, offered: bool) -> Offer | None:
+def offer(running: Running, *, worker: str, offered: bool) -> Offer | None:
     """The offer for an app. While a new version comes up it is still the old one that answers, and that is offered."""
     record = running.record
-    if record is None or running.status == "DELETING":
+    if record is None or record.worker != worker or running.status == "DELETING":
         return None
     if record.previous is not None and running.status != "RUNNING":
         record = record.previous

@@ -10,13 +10,12 @@ from typing import Any
 
 from bioengine_runtime.apps.record import Running, read_records
 from bioengine_runtime.gateway.calls import AppCalls
+from bioengine_runtime.gateway.names import gateway_app
 from bioengine_runtime.gateway.offer import offer
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
 
 log = logging.getLogger("ray.serve")
 
-GATEWAY_APP = "bioengine-gateway"
-GATEWAY_DEPLOYMENT = "Gateway"
 LOOK_EVERY_S = 3.0
 DRAIN_S = 5.0
 
@@ -24,7 +23,10 @@ DRAIN_S = 5.0
 class Gateway:
     """Registers one Hypha service per app and carries its calls. `user_config` is `{"admins": [id or e-mail]}`."""
 
-    async def __init__(self, server_url: str, workspace: str, token_file: str, client_id: str) -> None:
+    async def __init__(
+        self, server_url: str, workspace: str, token_file: str, client_id: str, worker_service_id: str
+    ) -> None:
+        self._worker = worker_service_id
         address = HyphaAddress(server_url, workspace, Path(token_file), client_id)
         self._session = HyphaSession(address)
         self._calls: dict[str, AppCalls] = {}
@@ -68,7 +70,7 @@ class Gateway:
     async def _look(self) -> None:
         async with self._looking:
             apps = await read_records()
-            if GATEWAY_APP not in apps:
+            if gateway_app(self._worker) not in apps:
                 return  # an answer without ourselves is no answer: nothing is withdrawn because of it
             for running in apps.values():
                 await self._offer(running)
@@ -77,7 +79,7 @@ class Gateway:
 
     async def _offer(self, running: Running) -> None:
         calls = self._calls.get(running.app_id)
-        wanted = offer(running, offered=calls is not None)
+        wanted = offer(running, worker=self._worker, offered=calls is not None)
         if wanted is None:
             await self._withdraw(running.app_id)
         elif calls is None:

@@ -1,0 +1,64 @@
+"""Who may call what."""
+
+from __future__ import annotations
+
+import pytest
+
+from bioengine_runtime.access import Caller, is_admin, may_call, owns
+
+ALICE = Caller("user-alice", "alice@lab.example")
+BOB = Caller("user-bob", "bob@lab.example")
+ROOT = Caller("root", None)
+ANONYMOUS = Caller("anonymouz-ab12", None, anonymous=True)
+NOBODY = Caller.from_context(None)
+
+
+def test_a_listed_id_or_email_may_call() -> None:
+    assert may_call(ALICE, "run", ["alice@lab.example"], [])
+    assert may_call(ALICE, "run", ["user-alice"], [])
+    assert not may_call(BOB, "run", ["user-alice", "alice@lab.example"], [])
+
+
+@pytest.mark.parametrize("caller", [ALICE, BOB, ROOT, ANONYMOUS, NOBODY])
+def test_a_star_lets_everybody_call(caller: Caller) -> None:
+    assert may_call(caller, "run", ["*"], [])
+
+
+@pytest.mark.parametrize("users", [None, [], {}, {"other": ["*"]}])
+@pytest.mark.parametrize("caller", [ALICE, ROOT, ANONYMOUS, NOBODY])
+def test_who_is_not_named_may_not_call(caller: Caller, users: list[str] | dict[str, list[str]] | None) -> None:
+    assert not may_call(caller, "run", users, [])
+
+
+@pytest.mark.parametrize("caller", [ROOT, ANONYMOUS, NOBODY])
+def test_a_missing_email_matches_nothing(caller: Caller) -> None:
+    assert not may_call(caller, "run", [None, ""], [])  # type: ignore[list-item]
+    assert not is_admin(caller, [None, ""])
+
+
+def test_a_list_for_the_method_wins_over_the_one_for_all() -> None:
+    users = {"*": ["*"], "train": ["user-bob"]}
+    assert may_call(ALICE, "run", users, [])
+    assert not may_call(ALICE, "train", users, [])
+    assert may_call(BOB, "train", users, [])
+
+
+def test_admins_may_call_what_lists_nobody_and_a_star_makes_no_admin() -> None:
+    assert may_call(ALICE, "run", [], ["alice@lab.example"])
+    assert not is_admin(ALICE, ["*"])
+
+
+def test_an_anonymous_caller_is_never_an_admin_even_with_a_listed_id() -> None:
+    assert not is_admin(ANONYMOUS, ["anonymouz-ab12"])
+
+
+def test_the_person_who_deployed_may_call_and_a_reconciler_of_that_name_is_nobody() -> None:
+    assert may_call(BOB, "run", [], [], owner=BOB.owner())
+    assert not may_call(ALICE, "run", [], [], owner=BOB.owner())
+    assert not owns(Caller("lab-cluster", None), "lab-cluster")
+
+
+def test_identity_is_read_from_the_context_only_as_text() -> None:
+    caller = Caller.from_context({"user": {"id": "u", "email": ["alice@lab.example"], "is_anonymous": False}})
+    assert caller == Caller("u", None)
+    assert Caller.from_context({"user": "alice@lab.example"}).names() == frozenset()
