@@ -36,7 +36,12 @@ async def start_ray(home: Home, running: Running, *, port: int, temp: Path) -> N
             *("--include-dashboard", "false", "--include-log-monitor", "false", "--no-monitor"),
             "--disable-usage-stats",
         ],
-        environment={**ray_environment(home), "RAY_START_HOOK": HOOK},
+        environment={
+            **ray_environment(home),
+            "RAY_START_HOOK": HOOK,
+            # On SIGTERM Ray waits up to 30 s for replicas to move to another node; there is none.
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        },
     )
     await wait_ready(child, lambda: _has_started(temp), timeout=90)
 
