@@ -11,11 +11,12 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import ray
 from pydantic import Field
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from typing_extensions import TypedDict  # pydantic reads this one on Python 3.11
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import Closed
