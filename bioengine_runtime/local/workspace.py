@@ -1,10 +1,8 @@
 """The one workspace of the embedded Hypha, and the token of its administrator."""
 
-from typing import Any
+import httpx
 
-from hypha_rpc import connect_to_server
-from hypha_rpc.rpc import RemoteException
-
+from bioengine_runtime.local.errors import LocalError
 from bioengine_runtime.local.home import Home
 from bioengine_runtime.local.secrets import keep_secret
 from bioengine_runtime.local.tokens import mint_user_token
@@ -16,19 +14,22 @@ ADMIN_EMAIL = "local@bioengine.example"
 
 
 async def ensure_workspace(server_url: str, home: Home) -> None:
-    """Make the workspace persistent in Hypha, unless an earlier start has."""
-    config = {"server_url": server_url, "token": home.secrets.hypha_root_token.read_text(), "client_id": "first-start"}
-    async with connect_to_server(config) as server:
-        if not await _exists(server):
-            await server.create_workspace(
-                {
-                    "name": WORKSPACE,
-                    "description": "The embedded BioEngine",
-                    "owners": [ADMIN_ID, ADMIN_EMAIL],
-                    "persistent": True,
-                    "read_only": False,
-                }
-            )
+    """Make the workspace, persistent in Hypha's store, unless an earlier start has."""
+    root = {"Authorization": f"Bearer {home.secrets.hypha_root_token.read_text()}"}
+    async with httpx.AsyncClient(base_url=server_url, headers=root, trust_env=False, timeout=30) as http:
+        # Any other answer than 200 is taken for "missing": Hypha answers 500 then. Making one that exists is an error.
+        if (await http.get(f"/{WORKSPACE}/info")).status_code == 200:
+            return
+        wanted = {
+            "name": WORKSPACE,
+            "description": "The embedded BioEngine",
+            "owners": [ADMIN_ID, ADMIN_EMAIL],
+            "persistent": True,
+        }
+        made = await http.post("/public/services/~/create_workspace", json={"config": wanted})
+        if made.status_code != 200:
+            message = f"Hypha does not make the workspace {WORKSPACE}: HTTP {made.status_code} {made.text[:500]}"
+            raise LocalError(message, "its log may say why", home.log_file("hypha"))
 
 
 def ensure_admin_token(home: Home) -> None:
@@ -43,13 +44,3 @@ def ensure_admin_token(home: Home) -> None:
             workspace=WORKSPACE,
         ),
     )
-
-
-async def _exists(server: Any) -> bool:  # hypha-rpc's proxies are untyped
-    try:
-        await server.get_workspace_info(WORKSPACE)  # looks into the store too; a list shows only what is in memory
-    except RemoteException as error:
-        if "not found" not in str(error):
-            raise
-        return False
-    return True
