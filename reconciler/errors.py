@@ -63,3 +63,10 @@ class Unreachable(ReconcilerError):
     """An outside system did not answer."""
 
     remedy = Remedy.RETRY
+
+
+class HomeInUse(ReconcilerError):
+    """Another process holds what we need alone."""
+
+    remedy = Remedy.OPERATOR
+    exit_code = 75

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import SecretRef
+from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
 from reconciler.planning.live import LiveArtifact
 from reconciler.planning.source import SourceTree
@@ -36,6 +37,10 @@ class Source(Protocol):
 
 
 class Artifacts(Protocol):
+    async def workspace(self) -> str:
+        """The workspace whose applications these are. Raises Unreachable."""
+        ...
+
     async def list(self) -> Mapping[str, LiveArtifact]:
         """Every artifact of the applications collection by artifact id, in one paged question. Raises Unreachable."""
         ...
@@ -88,17 +93,28 @@ class Secrets(Protocol):
         """Class/NAME → keyed hash of the value; None where it cannot be read here. Never raises."""
         ...
 
+    def masked(self, text: str) -> str:
+        """The text without any value that was read; a second defence, for texts that others wrote."""
+        ...
+
 
 class StepFailed(Exception):
     """One step could not be done; it stops only the steps that need it."""
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """Everything outside, in one hand."""
+class Hypha:
+    """What is reached through one Hypha server and workspace."""
 
-    source: Source
     artifacts: Artifacts
     runtime: Runtime
-    secrets: Secrets
     reports: Reports | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside, in one hand. Where Hypha is, git says: so `hypha` is a function of the desired cluster."""
+
+    source: Source
+    hypha: Callable[[ClusterSpec], Hypha]
+    secrets: Secrets

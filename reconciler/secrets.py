@@ -5,10 +5,11 @@ Law: a value leaves this module only inside `SecretValues`, for the step that ha
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bioengine_runtime.contract.app import fingerprint
@@ -23,10 +24,15 @@ Table = Mapping[str, Mapping[str, SecretRef]]
 
 
 class LocalSecrets:
-    """Secrets of the environment and of files on this machine. `key_file` is made on first use, readable by us only."""
+    """Secrets of the environment and of files on this machine.
 
-    def __init__(self, key_file: Path, environ: Mapping[str, str] = os.environ) -> None:
+    The key is of this installation: without it, fingerprints say "not known" rather than "changed". `make_key` makes it
+    on first use, readable by us only.
+    """
+
+    def __init__(self, key_file: Path, *, make_key: bool, environ: Mapping[str, str] = os.environ) -> None:
         self._key_file = key_file
+        self._make_key = make_key
         self._environ = environ
         self._key: bytes | None = None
         self.mask = Mask()
@@ -48,7 +54,12 @@ class LocalSecrets:
 
     def fingerprints(self, app_id: str, table: Table) -> Mapping[str, str | None]:  # noqa: ARG002 - part of the port
         values = {f"{class_name}/{name}": self.read(ref) for class_name, name, ref in _each(table)}
+        if self._key is None and not self._make_key and not self._key_file.exists():
+            return dict.fromkeys(values)
         return {key: None if value is None else self._fingerprint(value) for key, value in values.items()}
+
+    def masked(self, text: str) -> str:
+        return self.mask(text)
 
     def read(self, ref: SecretRef) -> str | None:
         """The value a reference points at; None when it cannot be read here."""
@@ -65,15 +76,14 @@ class LocalSecrets:
 
     def _fingerprint(self, value: str) -> str:
         if self._key is None:
-            self._key = _read_or_make_key(self._key_file)
+            self._key = _read_or_make_key(self._key_file) if self._make_key else self._key_file.read_bytes()
         return fingerprint(self._key, value)
 
 
-class Mask(logging.Filter):
+class Mask:
     """Second defence: blots out every value we ever read from texts on their way out. The first is not to put it in."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._values: set[str] = set()
 
     def add(self, value: str) -> None:
@@ -85,14 +95,17 @@ class Mask(logging.Filter):
             text = text.replace(value, MASK)
         return text
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """A log record, its arguments and its traceback."""
-        record.msg = self(record.getMessage())
-        record.args = None
+
+def masking_filter(masked: Callable[[str], str]) -> Callable[[logging.LogRecord], bool]:
+    """A filter for log handlers: the message, its arguments and its traceback."""
+
+    def mask_record(record: logging.LogRecord) -> bool:
+        record.msg, record.args = masked(record.getMessage()), None
         if record.exc_info:
-            record.exc_text = self(logging.Formatter().formatException(record.exc_info))
-            record.exc_info = None
+            record.exc_text, record.exc_info = masked(logging.Formatter().formatException(record.exc_info)), None
         return True
+
+    return mask_record
 
 
 def _each(table: Table) -> list[tuple[str, str, SecretRef]]:
@@ -107,13 +120,11 @@ def _read_or_make_key(path: Path) -> bytes:
     """Two that start at once agree: whoever creates the file wins, the other reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
     try:
-        os.write(fd, secrets.token_hex(32).encode())
-        os.close(fd)
-        os.link(fresh, path)
-    except FileExistsError:
-        pass
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
     finally:
         fresh.unlink()
     return path.read_bytes()

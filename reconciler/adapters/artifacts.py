@@ -64,8 +64,11 @@ class HyphaArtifacts:
         self._one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._ensuring_collection = asyncio.Lock()
 
+    async def workspace(self) -> str:
+        return await self._session.workspace()
+
     async def list(self) -> Mapping[str, LiveArtifact]:
-        collection = f"{await self._session.workspace()}/{COLLECTION}"
+        collection = f"{await self.workspace()}/{COLLECTION}"
         found: dict[str, LiveArtifact] = {}
         asked = 0
         while True:
@@ -177,7 +180,8 @@ class HyphaArtifacts:
         free = asyncio.Semaphore(UPLOADS_AT_ONCE)
         done = 0
 
-        async with httpx.AsyncClient(timeout=httpx.Timeout(20.0, read=300.0, write=300.0)) as client:
+        patience = httpx.Timeout(20.0, read=300.0, write=300.0)
+        async with httpx.AsyncClient(timeout=patience, trust_env=not _on_loopback(urls)) as client:
 
             async def put(path: str, content: bytes) -> None:
                 nonlocal done
@@ -285,6 +289,11 @@ async def _put_bytes(client: httpx.AsyncClient, url: str, content: bytes, path: 
         raise Unreachable(f"the artifact store does not take {path}: {type(error).__name__}") from None
     if not response.is_success:
         raise StepFailed(f"the artifact store refused {path}: HTTP {response.status_code}")
+
+
+def _on_loopback(urls: Mapping[str, str]) -> bool:
+    """No proxy leads to this machine itself."""
+    return all(httpx.URL(url).host in ("127.0.0.1", "::1", "localhost") for url in urls.values())
 
 
 def _view_config(frontend_entry: str | None) -> dict[str, Any]:

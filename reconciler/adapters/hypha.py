@@ -12,6 +12,7 @@ import importlib
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from reconciler.errors import Unreachable
@@ -42,29 +43,32 @@ class RemoteError(Exception):
         return cls(match[1], match[2].strip().strip("\"'"))
 
 
-class HyphaSession:
-    """One connection to one workspace. Close it when done."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is, and who we are there. Without a workspace it is the one the token belongs to."""
 
-    def __init__(
-        self,
-        server_url: str,
-        *,
-        token: Callable[[], str | None],
-        workspace: str | None = None,
-        connect_timeout_s: float = 20.0,
-    ) -> None:
-        self.server_url = server_url.rstrip("/")
-        self._token = token
-        self._wanted_workspace = workspace
+    server_url: str
+    token: str | None = field(default=None, repr=False)
+    workspace: str | None = None
+
+
+class HyphaSession:
+    """One connection to one workspace. Close it when done.
+
+    `address` is asked before each connection, so that a server which came back elsewhere, or a token which was
+    exchanged, is found; it raises Unreachable when there is none.
+    """
+
+    def __init__(self, address: Callable[[], Address], *, connect_timeout_s: float = 20.0) -> None:
+        self._address = address
         self._connect_timeout_s = connect_timeout_s
         self._server: Any = None
+        self._url = "Hypha"
         self._services: dict[str, Any] = {}
         self._connecting = asyncio.Lock()
 
     async def workspace(self) -> str:
-        """The workspace we are in; connects only when it was not said."""
-        if self._wanted_workspace:
-            return self._wanted_workspace
+        """The workspace we are in."""
         return str((await self.connection()).config.workspace)
 
     async def user_id(self) -> str:
@@ -98,7 +102,7 @@ class HyphaSession:
                 if "Multiple services" in error.message:
                     raise
                 raise Unreachable(
-                    f"{self.server_url}: no service {service_id!r} ({error.message[:200]})",
+                    f"{self._url}: no service {service_id!r} ({error.message[:200]})",
                     hint="Is the worker running? Its service id is `hypha.worker` in cluster.yaml.",
                 ) from None
             self._services[service_id] = found
@@ -130,21 +134,20 @@ class HyphaSession:
         for name in ("RPC", "websocket-client"):  # each of their warnings reaches us as an exception, too
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
-        config: dict[str, Any] = {
-            "server_url": self.server_url,
-            "workspace": self._wanted_workspace,
-            "token": self._token(),
-            "method_timeout": 60,
-            "logger": None,
-        }
+        address = self._address()
+        self._url = address.server_url.rstrip("/")
+        said = {key: value for key, value in asdict(address).items() if value is not None}
+        config = {**said, "server_url": self._url, "method_timeout": 60, "logger": None}
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                return await connect_to_server({key: value for key, value in config.items() if value is not None})
+                return await connect_to_server(
+                    {key: value for key, value in config.items() if value is not None} | {"logger": None}
+                )
         except TimeoutError:
             reason, hint = f"no answer in {self._connect_timeout_s:g} s", "Is the server up, and the URL right?"
         except Exception as error:  # whatever hypha-rpc raises while connecting: nobody is reached
             reason, hint = _why_not_connected(error)
-        raise Unreachable(f"cannot connect to Hypha at {self.server_url}: {reason}", hint=hint)
+        raise Unreachable(f"cannot connect to Hypha at {self._url}: {reason}", hint=hint)
 
     async def _answered(self, question: str, call: Awaitable[Any], timeout_s: float, *, raw: bool = False) -> Any:
         try:
@@ -154,13 +157,13 @@ class HyphaSession:
         except _LOST as error:
             await self.close()
             why = f"no answer in {timeout_s:g} s" if isinstance(error, TimeoutError) else f"connection lost ({error})"
-            raise Unreachable(f"{self.server_url}: {question}: {why}", hint="Try again; nothing was assumed.") from None
+            raise Unreachable(f"{self._url}: {question}: {why}", hint="Try again; nothing was assumed.") from None
         except Exception as error:  # hypha-rpc has one type for everything the other side raises
             remote = RemoteError.read(error)
             if _GONE.search(remote.message):
                 await self.close()
                 raise Unreachable(
-                    f"{self.server_url}: {question}: {remote.message[:200]}", hint="Try again; nothing was assumed."
+                    f"{self._url}: {question}: {remote.message[:200]}", hint="Try again; nothing was assumed."
                 ) from None
             raise remote from None
 

@@ -1,0 +1,144 @@
+"""Plan × Hypha → Outcomes. Independent chains run side by side; what needs a failed step is skipped.
+
+Law: every step is safe to repeat, and a step that fails stops only the steps that need it. Each step carries what must
+still be so (`expected`), which the runtime checks where it acts: nothing is overwritten that changed since the look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from reconciler.errors import Unreachable
+from reconciler.planning.desired import DesiredState
+from reconciler.planning.steps import (
+    DeployApp,
+    Outcome,
+    Plan,
+    PrepareRuntimeEnv,
+    Result,
+    ScaleWorkers,
+    Step,
+    StopApp,
+    UpdateApp,
+    UploadArtifact,
+)
+from reconciler.ports import Hypha, Progress, Secrets, SecretUnavailable, StepFailed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Work on a step began."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A step that takes long says where it is."""
+
+    step: Step
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A step is done, failed, or skipped."""
+
+    step: Step
+    outcome: Outcome
+
+
+Event = Started | Progressed | Ended
+Tell = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What steps are done with: the outside, the bytes of git's blobs, and the folders' manifests by tree."""
+
+    hypha: Hypha
+    secrets: Secrets
+    read: Callable[[str], bytes]
+    manifests: Mapping[str, Mapping[str, Any]]
+
+
+def manifests_of(desired: DesiredState) -> Mapping[str, Mapping[str, Any]]:
+    """What each folder's author wrote, by git tree."""
+    codes = (app.code for app in desired.apps.values())
+    return {code.folder.tree: code.manifest.model_dump(mode="json", exclude_unset=True) for code in codes if code}
+
+
+async def apply(plan: Plan, means: Means, *, parallel: int, tell: Tell) -> tuple[Outcome, ...]:
+    """Carry out the plan; outcomes come in the plan's order."""
+    free = asyncio.Semaphore(parallel)
+    ended: dict[str, asyncio.Task[Outcome]] = {}
+
+    async def run(step: Step) -> Outcome:
+        needed = [await ended[address] for address in step.needs]
+        missing = next((outcome for outcome in needed if outcome.result is not Result.DONE), None)
+        if missing:
+            outcome = Outcome(step.address, Result.SKIPPED, f"needs {missing.address}, which {_became(missing)}")
+        else:
+            async with free:
+                tell(Started(step))
+                outcome = await _attempt(step, plan.cluster, means, lambda text: tell(Progressed(step, text)))
+        tell(Ended(step, outcome))
+        return outcome
+
+    async with asyncio.TaskGroup() as group:
+        for step in plan.steps:  # a step needs only earlier ones, so their tasks are there
+            ended[step.address] = group.create_task(run(step))
+    return tuple(task.result() for task in ended.values())
+
+
+async def _attempt(step: Step, owner: str, means: Means, progress: Progress) -> Outcome:
+    started = time.monotonic()
+    try:
+        message = await _do(step, owner, means, progress)
+        result = Result.DONE
+    except (StepFailed, SecretUnavailable) as error:
+        result, message = Result.FAILED, str(error)
+    except Unreachable as error:
+        result, message = Result.FAILED, f"{error}. {error.hint}".strip()
+    except Exception as error:  # one step's boundary: a bug in it must not stop the others
+        log.exception("event=step_crashed address=%s", step.address)
+        result, message = Result.FAILED, f"unexpected {type(error).__name__}: {error}"
+    return Outcome(step.address, result, means.secrets.masked(message), round(time.monotonic() - started, 3))
+
+
+async def _do(step: Step, owner: str, means: Means, progress: Progress) -> str:
+    """Carry out one step; returns what is worth saying about it."""
+    runtime, artifacts = means.hypha.runtime, means.hypha.artifacts
+    expected = dict(step.pre).get("app.digest")
+    match step.verb:
+        case ScaleWorkers(minimum, maximum):
+            await runtime.scale(minimum, maximum)
+            return ""
+        case UploadArtifact(folder=folder) as upload:
+            await artifacts.upload(upload, means.manifests[folder.tree], means.read, progress)
+            return ""
+        case PrepareRuntimeEnv(spec):
+            prepared = await runtime.prepare(spec, progress)
+            if not prepared.ok:
+                raise StepFailed(prepared.message or "the environment could not be built")
+            return prepared.message
+        case DeployApp(spec, table, provenance) | UpdateApp(spec, table, provenance):
+            values = means.secrets.resolve(spec.app_id, table)
+            await runtime.apply(spec, values, provenance, expected=expected)
+            return ""
+        case StopApp(app_id):
+            await runtime.remove(app_id, owner=owner, expected=expected)
+            return ""
+        case _:
+            assert_never(step.verb)
+
+
+def _became(outcome: Outcome) -> str:
+    return "was skipped" if outcome.result is Result.SKIPPED else "failed"

@@ -1,0 +1,334 @@
+"""The commands: options in, exit code out. What they do is elsewhere; here is how it is asked for and shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from reconciler.cli.place import Place
+from reconciler.cli.show import Screen
+from reconciler.errors import ReconcilerError
+from reconciler.planning.steps import PlanOptions
+from reconciler.secrets import masking_filter
+
+
+class Output(StrEnum):
+    """How the result is written to stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+app = typer.Typer(
+    name="reconcile",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they print local variables, and a secret may be one
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Makes a BioEngine cluster run what a git repository says.
+
+    \b
+      reconcile plan                  what would change, and why
+      reconcile apply                 make it so, once
+      reconcile run                   make it so, and keep it so
+      reconcile up example-desired-state
+                                      the same on this machine alone, with everything it needs
+
+    Results go to stdout, progress and errors to stderr.
+    """,
+)
+
+Repo = Annotated[str, typer.Argument(help="Git URL, or path of a local repository (or of a folder in one).")]
+Ref = Annotated[str | None, typer.Option(help="Branch, tag or commit; left out: the default branch.")]
+SubFolder = Annotated[str, typer.Option("--path", help="Folder of the repository that holds cluster.yaml.")]
+Worktree = Annotated[bool, typer.Option("--worktree", help="Read uncommitted files of a local repository.")]
+Targets = Annotated[
+    list[str] | None, typer.Option("--target", metavar="APP", help="Only this app; may be given several times.")
+]
+Confirm = Annotated[
+    int, typer.Option("--confirm-deletes", metavar="N", min=0, help="So many removals are meant, whatever the budget.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Try again what was rejected; do not wait for running updates.")]
+Home = Annotated[Path | None, typer.Option(help="Folder of local state; default: .bioengine beside the repository.")]
+ServerUrl = Annotated[str | None, typer.Option(help="Hypha server, instead of hypha.server_url.")]
+Workspace = Annotated[str | None, typer.Option(help="Hypha workspace, instead of hypha.workspace.")]
+Worker = Annotated[str | None, typer.Option(help="Service id of the worker, instead of hypha.worker.")]
+TokenFile = Annotated[Path | None, typer.Option(help="File with the token for Hypha, instead of hypha.token.")]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colours (as with NO_COLOR).")]
+As = Annotated[Output, typer.Option("-o", "--output", help="How the result is written.")]
+Timeout = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait for apps to come up.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log what is done, to stderr.")]
+
+
+@app.command()
+def plan(
+    repo: Repo = ".",
+    ref: Ref = None,
+    path: SubFolder = "",
+    worktree: Worktree = False,
+    target: Targets = None,
+    confirm_deletes: Confirm = 0,
+    force: Force = False,
+    output: As = Output.TEXT,
+    out: Annotated[Path | None, typer.Option(help="Save the plan to this file, to apply exactly it later.")] = None,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit 2 when there is something to do, 0 when not, 1 on errors.")
+    ] = False,
+    home: Home = None,
+    server_url: ServerUrl = None,
+    workspace: Workspace = None,
+    worker: Worker = None,
+    token_file: TokenFile = None,
+    no_color: NoColor = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what would change, and why. Changes nothing, and runs no line of app code.
+
+    \b
+    Examples:
+      reconcile plan                                    of the repository here
+      reconcile plan https://git.example/lab/apps --ref v2
+      reconcile plan --worktree                         of files that are not committed yet
+      reconcile plan --out plan.json && reconcile apply plan.json
+      reconcile plan -o markdown --detailed-exitcode    for a merge request
+    """
+    place = Place(repo, ref, path, worktree, home, server_url, workspace, worker, token_file)
+    screen = _screen(no_color, verbose)
+    options = PlanOptions(frozenset(target or ()), confirm_deletes, force)
+    _exit(
+        screen,
+        lambda: _verbs().plan(
+            place, options, screen, output=output.value, out=out, detailed_exitcode=detailed_exitcode
+        ),
+    )
+
+
+@app.command()
+def apply(
+    what: Annotated[str, typer.Argument(metavar="[PLAN|REPO]", help="A saved plan, or a repository.")] = ".",
+    ref: Ref = None,
+    path: SubFolder = "",
+    worktree: Worktree = False,
+    target: Targets = None,
+    confirm_deletes: Confirm = 0,
+    force: Force = False,
+    auto_approve: Annotated[bool, typer.Option("--auto-approve", help="Do not ask.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until every app it touched is up, or was rejected.")
+    ] = False,
+    timeout: Timeout = 900.0,
+    output: As = Output.TEXT,
+    home: Home = None,
+    server_url: ServerUrl = None,
+    workspace: Workspace = None,
+    worker: Worker = None,
+    token_file: TokenFile = None,
+    no_color: NoColor = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make it so, once. Shows the plan and asks; a saved plan is refused (exit 3) when anything moved since.
+
+    \b
+    Examples:
+      reconcile apply                      look, show, ask, do
+      reconcile apply plan.json            exactly this plan
+      reconcile apply --auto-approve --wait --timeout 600
+      reconcile apply --target demo-app    one app only
+
+    Exit codes: 0 done; 1 something failed; 3 refused before any change; 75 another reconciler is at work.
+    """
+    place = Place(what, ref, path, worktree, home, server_url, workspace, worker, token_file)
+    screen = _screen(no_color, verbose)
+    asked = PlanOptions(frozenset(target or ()), confirm_deletes, force)
+
+    def begin() -> Coroutine[Any, Any, int]:
+        verbs = _verbs()
+        as_json = output is Output.JSON
+        wishes = verbs.Wishes(asked, auto_approve=auto_approve, wait=wait, timeout_s=timeout, as_json=as_json)
+        if Path(what).is_file():
+            return verbs.apply_saved(place, Path(what), wishes, screen)
+        return verbs.apply(place, wishes, screen)
+
+    _exit(screen, begin)
+
+
+@app.command()
+def run(
+    repo: Repo = ".",
+    ref: Ref = None,
+    path: SubFolder = "",
+    interval: Annotated[
+        float | None, typer.Option(min=1, help="Seconds between looks, instead of policy.interval_s.")
+    ] = None,
+    home: Home = None,
+    server_url: ServerUrl = None,
+    workspace: Workspace = None,
+    worker: Worker = None,
+    token_file: TokenFile = None,
+    no_color: NoColor = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make it so, and keep it so: a pass at every interval, and soon after each commit of a local repository.
+
+    \b
+    Examples:
+      reconcile run https://git.example/lab/apps --ref main
+      HYPHA_TOKEN=… reconcile run --server-url https://hypha.example
+    """
+    place = Place(repo, ref, path, False, home, server_url, workspace, worker, token_file)
+    screen = _screen(no_color, verbose, talkative=True)
+    _exit(screen, lambda: _verbs().run(place, screen, interval_s=interval))
+
+
+@app.command()
+def up(
+    repo: Repo = ".",
+    ref: Ref = None,
+    path: SubFolder = "",
+    worktree: Worktree = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="One pass; wait until every app is up, call each once, stop everything.")
+    ] = False,
+    timeout: Timeout = 900.0,
+    home: Home = None,
+    no_color: NoColor = False,
+    verbose: Verbose = False,
+) -> None:
+    """Everything on this machine: starts Hypha, Ray and the worker, then makes it so and keeps it so until Ctrl-C.
+
+    \b
+    Examples:
+      reconcile up example-desired-state
+      reconcile up example-desired-state --once
+
+    Exit codes: 0 stopped as asked, everything up; 1 something is not; 75 another process has the home.
+    """
+    place = Place(repo, ref, path, worktree, home)
+    screen = _screen(no_color, verbose)
+
+    def begin() -> Coroutine[Any, Any, int]:
+        from reconciler.cli.up import up as start
+
+        return start(place, screen, once=once, timeout_s=timeout)
+
+    _exit(screen, begin)
+
+
+@app.command()
+def validate(
+    repo: Repo = ".",
+    ref: Ref = None,
+    path: SubFolder = "",
+    worktree: Worktree = False,
+    home: Home = None,
+    no_color: NoColor = False,
+) -> None:
+    """Check the repository, and say everything that is wrong at once. Asks nobody but git.
+
+    \b
+    Examples:
+      reconcile validate --worktree       before a commit
+      reconcile validate --ref my-branch
+    """
+    place = Place(repo, ref, path, worktree, home)
+    screen = _screen(no_color)
+    _exit(screen, lambda: _verbs().validate(place, screen))
+
+
+@app.command()
+def get(
+    repo: Repo = ".",
+    ref: Ref = None,
+    path: SubFolder = "",
+    output: As = Output.TEXT,
+    home: Home = None,
+    server_url: ServerUrl = None,
+    workspace: Workspace = None,
+    worker: Worker = None,
+    token_file: TokenFile = None,
+    no_color: NoColor = False,
+) -> None:
+    """List the apps: are they what git says, and are they well.
+
+    \b
+    Examples:
+      reconcile get
+      reconcile get -o json | jq '.apps[] | select(.health != "Healthy")'
+    """
+    place = Place(repo, ref, path, False, home, server_url, workspace, worker, token_file)
+    screen = _screen(no_color)
+    _exit(screen, lambda: _verbs().get(place, screen, as_json=output is Output.JSON))
+
+
+@app.command()
+def schema(
+    name: Annotated[str | None, typer.Argument(help="Which one; left out: the list of them.")] = None,
+) -> None:
+    """Print a JSON Schema of the files that people write.
+
+    \b
+    Examples:
+      reconcile schema
+      reconcile schema cluster > cluster.schema.json
+    """
+    from reconciler.schemas import published
+
+    schemas = published()
+    if name is None:
+        sys.stdout.write("".join(f"{known}\n" for known in schemas))
+        return
+    found = next((known for known in schemas if known == name or known.split(".")[0] == name), None)
+    if found is None:
+        raise typer.BadParameter(f"no schema {name!r}; there are {', '.join(schemas)}")
+    sys.stdout.write(json.dumps(schemas[found], indent=2, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """The console script. Usage errors exit 1: 2 means that a plan has changes."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _verbs():
+    from reconciler.cli import verbs
+
+    return verbs
+
+
+def _screen(no_color: bool, verbose: bool = False, *, talkative: bool = False) -> Screen:
+    screen = Screen(no_color=no_color)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.addFilter(masking_filter(lambda text: screen.masked(text)))
+    logging.root.handlers = [handler]  # before hypha-rpc sets up its own, which writes to stdout
+    logging.root.setLevel(logging.WARNING)
+    ours = logging.getLogger("reconciler")
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO if talkative else logging.WARNING)
+    return screen
+
+
+def _exit(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]]) -> None:
+    """Run one verb to its exit code; troubles that have a name are shown by it."""
+    try:
+        code = asyncio.run(work())
+    except ReconcilerError as error:
+        screen.error(error)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    raise typer.Exit(code)

@@ -1,0 +1,192 @@
+"""`reconcile up`: the embedded default, then the same passes as anywhere, until somebody says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.text import Text
+
+from bioengine_runtime.contract.cluster import EMBEDDED
+from bioengine_runtime.contract.status import AppState
+from reconciler.adapters.hypha import HyphaSession, RemoteError
+from reconciler.cli.place import Place, address_of, alone, opened
+from reconciler.cli.show import Screen
+from reconciler.cli.verbs import keep_reconciling, on_signals, show_settled
+from reconciler.errors import HomeInUse, ReconcilerError, Remedy, Unreachable
+from reconciler.planning import render_text
+from reconciler.planning.declare import declare
+from reconciler.planning.steps import PlanOptions
+from reconciler.ports import World
+from reconciler.reconcile import carry_out, look
+from reconciler.secrets import LocalSecrets
+from reconciler.settle import Waited, reconcile_until_settled
+
+if TYPE_CHECKING:
+    from bioengine_runtime.local.embedded import Embedded
+    from bioengine_runtime.local.progress import StartEvent
+
+Value = TypeVar("Value")
+
+
+class NotStarted(ReconcilerError):
+    """The embedded default, or a part of it, does not run."""
+
+    remedy = Remedy.OPERATOR
+
+
+async def up(place: Place, screen: Screen, *, once: bool, timeout_s: float) -> int:
+    from bioengine_runtime.local.embedded import embedded
+    from bioengine_runtime.local.errors import HomeBusy, LocalError
+
+    stop = asyncio.Event()
+    on_signals(stop)
+    await _check(place, screen)
+    try:
+        async with embedded(place.home, progress=_StartProgress(screen)) as there:
+            with alone(place.home):
+                async with opened(place, writes=True) as world:
+                    screen.masked = world.secrets.masked
+                    return await _serve(place, world, there, screen, stop, once=once, timeout_s=timeout_s)
+    except HomeBusy as busy:
+        raise HomeInUse(busy.message, hint=busy.hint) from None
+    except LocalError as error:
+        log_file = f" Its log: {error.log_file}" if error.log_file else ""
+        raise NotStarted(error.message, hint=f"{error.hint}{log_file}") from None
+
+
+async def _check(place: Place, screen: Screen) -> None:
+    """Say what is wrong with the repository before anything is started."""
+    async with opened(place, writes=False) as world:
+        desired = declare(await world.source.fetch())
+    if desired.problems:
+        screen.problems(desired.problems)
+    if desired.cluster.hypha.server_url != EMBEDDED:
+        raise NotStarted(
+            f"cluster.yaml names a Hypha server of its own ({desired.cluster.hypha.server_url})",
+            hint=f"Keep that one true with: reconcile run {place.command_tail}",
+        )
+
+
+async def _serve(
+    place: Place, world: World, there: Embedded, screen: Screen, stop: asyncio.Event, *, once: bool, timeout_s: float
+) -> int:
+    waited = await _unless(stop, _first_pass(world, screen, timeout_s))
+    if waited is None:
+        return 0
+    hypha = waited.last.look.hypha
+    state = await hypha.runtime.observe()
+    apps = {app.app_id: app for app in state.apps}
+    well = waited.ok and not waited.last.look.desired.problems
+    _show(there, apps, screen)
+    if once:
+        wanted = [app_id for app_id in waited.last.look.desired.apps if app_id in apps]
+        answered = await _unless(stop, _call_each(place, waited, [apps[app_id] for app_id in wanted], screen))
+        return 0 if answered and well and len(wanted) == len(waited.last.look.desired.apps) else 1
+    screen.note("\nReconciling until Ctrl-C. Push a commit and watch; or, in another terminal:")
+    screen.note(f"  reconcile get {place.command_tail}")
+    await keep_reconciling(world, stop=stop, wake=asyncio.Event())
+    screen.note("Stopping …")
+    return 0
+
+
+async def _first_pass(world: World, screen: Screen, timeout_s: float) -> Waited:
+    seen = await look(world, PlanOptions())
+    screen.note(render_text.render(seen.plan, command=""))
+    with screen.progress(len(seen.plan.steps)) as tell:
+        done = await carry_out(world, seen, tell=tell)
+        waited = await reconcile_until_settled(world, PlanOptions(), done, timeout_s=timeout_s, tell=tell)
+    show_settled(waited.apps.values(), screen)
+    return waited
+
+
+async def _call_each(place: Place, waited: Waited, apps: list[AppState], screen: Screen) -> bool:
+    """Call one method of each app the way anybody would, and show the answers. True when all answered."""
+    secrets = LocalSecrets(place.home / "secrets" / "unused", make_key=False)
+    spec = place.hypha_of(waited.last.look.desired.cluster)
+    session = HyphaSession(lambda: address_of(spec, place.home, secrets))
+    answered = True
+    try:
+        for app in apps:
+            try:
+                method, answer = await _call_one(session, app)
+                screen.result(f"{app.app_id}.{method}() → {json.dumps(answer, ensure_ascii=False, default=str)[:500]}")
+            except (RemoteError, Unreachable) as error:
+                answered = False
+                screen.result(f"{app.app_id}: ✗ {error}")
+    finally:
+        await session.close()
+    return answered
+
+
+async def _call_one(session: HyphaSession, app: AppState) -> tuple[str, Any]:
+    """The answer of `ping`, or else of the first method that needs no argument."""
+    if app.service_id is None:
+        raise Unreachable(f"{app.app_id} has no Hypha service")
+    service = await session.service(app.service_id)
+    for method in sorted(app.methods, key=lambda name: (name != "ping", app.methods.index(name))):
+        required: list[str] = _schema(getattr(service, method, None)).get("parameters", {}).get("required", [])
+        if not [name for name in required if name != "context"]:
+            return method, await session.ask(app.service_id, method, timeout_s=60.0)
+    raise RemoteError("NoMethod", f"none of {', '.join(app.methods) or 'no methods'} goes without arguments")
+
+
+def _schema(method: Any) -> Mapping[str, Any]:
+    return getattr(method, "__schema__", None) or {}
+
+
+def _show(there: Embedded, apps: Mapping[str, AppState], screen: Screen) -> None:
+    """What runs where, and how to call it."""
+    screen.result(f"\nHypha    {there.server_url}  workspace {there.workspace}  token in {there.token_file}")
+    screen.result(f"Worker   {there.worker_service_id}   Ray {there.ray_address}")
+    for app_id, app in sorted(apps.items()):
+        screen.result(
+            Text.assemble(("\n" + app_id, "bold"), f"  {app.status.lower()}  {app.service_id or 'no service'}")
+        )
+        if app.service_id and app.methods:
+            method = "ping" if "ping" in app.methods else app.methods[0]
+            screen.result(f"  methods  {', '.join(app.methods)}")
+            screen.result(f"  call     {curl(there.server_url, there.token_file, app.service_id, method)}")
+        if app.static_site_url:
+            screen.result(f"  page     {app.static_site_url}")
+
+
+def curl(server_url: str, token_file: Path, service_id: str, method: str) -> str:
+    """One line for a shell. `<workspace>/<client>:<service>` is /<workspace>/services/<client>:<service> over HTTP."""
+    workspace, _, service = service_id.split("@")[0].partition("/")
+    url = f"{server_url}/{workspace}/services/{service}/{method}"
+    headers = f"""-H "Authorization: Bearer $(cat {token_file})" -H 'Content-Type: application/json'"""
+    return f"curl -s -X POST {headers} -d '{{}}' {url}"
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Value]) -> Value | None:
+    """The result of the work; None when it was cut off because `stop` was set."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        stopping.cancel()
+        working.cancel()
+
+
+class _StartProgress:
+    """Which part is starting and how long it took; a spinner on a terminal, lines elsewhere."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def __call__(self, event: StartEvent) -> None:
+        match event.state:
+            case "starting":
+                if not self._screen.err.is_terminal:
+                    return
+                self._screen.note(f"◎ {event.what} is starting …", style="dim")
+            case "ready":
+                self._screen.note(f"✔ {event.what} is ready after {event.seconds:.1f} s")
+            case "failed":
+                self._screen.note(f"✗ {event.what} did not start ({event.seconds:.1f} s); its log: {event.log_file}")

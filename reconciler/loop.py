@@ -1,0 +1,127 @@
+"""When to run the next pass: at an interval with jitter, soon after something was done, later and later after trouble.
+
+Law: one pass at a time, and nothing but a signal ends the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reconciler.errors import InvalidDesiredState, ReconcilerError, Remedy
+from reconciler.planning.steps import Reason
+from reconciler.reconcile import Pass
+
+log = logging.getLogger(__name__)
+
+SOON_S = 3.0
+LONGEST_BACKOFF_S = 600.0
+JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long to wait, as a value: what happened last decides."""
+
+    interval_s: float
+    troubles: int = 0
+    remedy: Remedy | None = None
+    soon: bool = False
+
+    def after(self, done: Pass) -> Pace:
+        interval_s = done.look.desired.cluster.policy.interval_s
+        if done.failed or not done.look.live.complete:
+            return Pace(interval_s, self.troubles + 1, Remedy.RETRY)
+        moving = bool(done.outcomes) or any(held.reason is Reason.UPDATING for held in done.look.plan.held)
+        return Pace(interval_s, soon=moving)
+
+    def after_trouble(self, error: Exception) -> Pace:
+        remedy = error.remedy if isinstance(error, ReconcilerError) else Remedy.BUG
+        return replace(self, troubles=self.troubles + 1, remedy=remedy, soon=False)
+
+    def seconds(self) -> float:
+        """Until the next look, without jitter. COMMIT and OPERATOR troubles go away by a push or a hand: the usual
+        interval sees them; RETRY and BUG back off."""
+        if self.soon:
+            return min(SOON_S, self.interval_s)
+        if self.remedy in (Remedy.RETRY, Remedy.BUG):
+            return min(SOON_S * 2.0 ** (self.troubles - 1), LONGEST_BACKOFF_S)
+        return self.interval_s
+
+
+async def run(
+    one_pass: Callable[[], Coroutine[Any, Any, Pass]],
+    *,
+    stop: asyncio.Event,
+    wake: asyncio.Event,
+    interval_s: float | None = None,
+    grace_s: float = 10.0,
+) -> None:
+    """Passes until `stop` is set; `wake` brings the next one forward. A pass in flight then gets `grace_s` to finish
+    before it is cut off, which it can stand anywhere."""
+    pace = Pace(interval_s or 60.0)
+    while not stop.is_set():
+        wake.clear()
+        try:
+            pace = pace.after(await _unless(stop, one_pass(), grace_s))
+        except asyncio.CancelledError:
+            if stop.is_set():
+                return
+            raise
+        except ReconcilerError as error:
+            pace = pace.after_trouble(error)
+            log.warning("event=pass_stopped remedy=%r why=%s", pace.remedy and pace.remedy.value, _in_words(error))
+        except Exception as error:  # one pass's boundary: a bug must not end what runs for years
+            pace = pace.after_trouble(error)
+            log.exception("event=pass_crashed")
+        if interval_s is not None:
+            pace = replace(pace, interval_s=interval_s)
+        seconds = pace.seconds() * (1 + random.uniform(-JITTER, JITTER))
+        log.debug("event=wait seconds=%.1f", seconds)
+        await _first(stop, wake, seconds)
+
+
+async def wake_on_commits(git_dir: Path, wake: asyncio.Event, stop: asyncio.Event) -> None:
+    """Sets `wake` when a branch of a local repository moves; a look-out, not a promise: the interval sees it anyway."""
+    from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]: anyio's optional types
+
+    watched = [path for path in (git_dir / "refs", git_dir / "HEAD", git_dir / "packed-refs") if path.exists()]
+    try:
+        async for _ in awatch(*watched, stop_event=stop, debounce=200):
+            wake.set()
+    except (OSError, RuntimeError) as error:
+        log.warning("event=not_watching path=%s why=%s", git_dir, error)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Pass], grace_s: float) -> Pass:
+    passing = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({passing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not passing.done():
+            await asyncio.wait({passing}, timeout=grace_s)
+            passing.cancel()
+        return await passing
+    finally:
+        stopping.cancel()
+        passing.cancel()
+
+
+async def _first(stop: asyncio.Event, wake: asyncio.Event, seconds: float) -> None:
+    waiting = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(wake.wait())}
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _in_words(error: ReconcilerError) -> str:
+    if isinstance(error, InvalidDesiredState):
+        return f"{error}: {error.problems[0].where}: {error.problems[0].message}"
+    return str(error)

@@ -1,0 +1,37 @@
+"""Hypha to LiveState, all questions at once. Law: a question without an answer is `unseen`, never an empty answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from reconciler.errors import Unreachable
+from reconciler.planning.live import LiveState, Unseen
+from reconciler.ports import Hypha
+
+Answer = TypeVar("Answer")
+
+TIMEOUT_S = 60.0
+
+
+async def observe(hypha: Hypha, *, timeout_s: float = TIMEOUT_S) -> LiveState:
+    """One look. Never raises because somebody did not answer."""
+    async with asyncio.TaskGroup() as group:
+        apps = group.create_task(_answer("apps", hypha.runtime.observe(), timeout_s))
+        artifacts = group.create_task(_answer("artifacts", hypha.artifacts.list(), timeout_s))
+    worker, apps_unseen = apps.result()
+    listed, artifacts_unseen = artifacts.result()
+    return LiveState(worker, listed, tuple(unseen for unseen in (apps_unseen, artifacts_unseen) if unseen))
+
+
+async def _answer(
+    what: str, question: Awaitable[Answer], timeout_s: float
+) -> tuple[Answer, None] | tuple[None, Unseen]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await question, None
+    except Unreachable as error:
+        return None, Unseen(what, f"{error}. {error.hint}".rstrip(". ") + ".")
+    except TimeoutError:
+        return None, Unseen(what, f"no answer in {timeout_s:g} s.")

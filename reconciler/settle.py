@@ -1,0 +1,146 @@
+"""Repeats passes until what they touched is settled: healthy, rejected, gone, or out of time.
+
+A step is done when the runtime has accepted it. Whether the app then came up is for later looks, and these are them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bioengine_runtime.contract.status import AppState, WorkerState
+from reconciler.apply import Tell
+from reconciler.errors import Unreachable
+from reconciler.planning.steps import DeployApp, Plan, PlanOptions, Reason, StopApp, UpdateApp
+from reconciler.ports import Runtime, World
+from reconciler.reconcile import Pass, reconcile
+
+PASSES = 20
+"""More passes than this in a row would mean that we undo our own work."""
+
+
+class Verdict(StrEnum):
+    """How an app ended up. WAITING is the only one that may still change."""
+
+    HEALTHY = "healthy"
+    GONE = "gone"
+    REJECTED = "rejected"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One app after its step: `why` and `log_lines` when it did not come up."""
+
+    app_id: str
+    verdict: Verdict
+    why: str = ""
+    log_lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """The last pass, and how every app that was touched ended up."""
+
+    last: Pass
+    passes: int
+    apps: Mapping[str, Settled] = field(default_factory=dict[str, Settled])
+
+    @property
+    def ok(self) -> bool:
+        return not self.last.failed and all(a.verdict in (Verdict.HEALTHY, Verdict.GONE) for a in self.apps.values())
+
+
+async def reconcile_until_settled(
+    world: World,
+    options: PlanOptions,
+    first: Pass,
+    *,
+    timeout_s: float,
+    tell: Tell,
+    waiting: Callable[[Iterable[Settled]], None] = lambda _: None,
+    every_s: float = 1.0,
+) -> Waited:
+    """Passes after `first` until nothing is left that time alone would change."""
+    deadline = time.monotonic() + timeout_s
+    done, passes, wanted = first, 1, touched(first.look.plan)
+    while True:
+        apps = await _until_settled(done.look.hypha.runtime, wanted, deadline, waiting, every_s)
+        finished = time.monotonic() > deadline or passes >= PASSES or not _more_to_come(done)
+        if finished:
+            return Waited(done, passes, apps)
+        done = await reconcile(world, options, tell=tell)
+        passes += 1
+        wanted |= touched(done.look.plan)
+        if done.look.plan.empty and _waits(done.look.plan):
+            await asyncio.sleep(every_s)
+
+
+def touched(plan: Plan) -> dict[str, str]:
+    """app id → the digest it is to run with; "" when it is to be gone."""
+    wanted: dict[str, str] = {}
+    for step in plan.steps:
+        match step.verb:
+            case DeployApp(spec) | UpdateApp(spec):
+                wanted[spec.app_id] = spec.digest()
+            case StopApp(app_id):
+                wanted[app_id] = ""
+            case _:
+                pass
+    return wanted
+
+
+def judge(app_id: str, digest: str, app: AppState | None) -> Settled:
+    """How one app stands, against the digest it is to run with."""
+    if app is None:
+        return Settled(app_id, Verdict.WAITING if digest else Verdict.GONE, "" if not digest else "not there yet")
+    if digest and app.rejected and app.rejected.digest == digest:
+        return Settled(app_id, Verdict.REJECTED, app.rejected.reason, tuple(app.rejected.log_lines))
+    if digest and app.digest == digest and app.status == "DEPLOY_FAILED":
+        return Settled(app_id, Verdict.REJECTED, app.message or "it did not come up")
+    up = app.digest == digest and app.status == "RUNNING" and not app.updating and app.service_id is not None
+    return Settled(app_id, Verdict.HEALTHY if up else Verdict.WAITING, app.message or app.status)
+
+
+async def _until_settled(
+    runtime: Runtime,
+    wanted: Mapping[str, str],
+    deadline: float,
+    waiting: Callable[[Iterable[Settled]], None],
+    every_s: float,
+) -> dict[str, Settled]:
+    if not wanted:
+        return {}
+    while True:
+        state = await _observed(runtime)
+        running = {app.app_id: app for app in state.apps} if state else {}
+        apps = {
+            app_id: judge(app_id, digest, running.get(app_id))
+            if state
+            else Settled(app_id, Verdict.WAITING, "the worker does not answer")
+            for app_id, digest in wanted.items()
+        }
+        waiting(apps.values())
+        if time.monotonic() > deadline or all(app.verdict is not Verdict.WAITING for app in apps.values()):
+            return apps
+        await asyncio.sleep(every_s)
+
+
+async def _observed(runtime: Runtime) -> WorkerState | None:
+    try:
+        return await runtime.observe()
+    except Unreachable:
+        return None
+
+
+def _more_to_come(done: Pass) -> bool:
+    """Whether another pass could do something that this one could not."""
+    did_something = any(outcome not in done.failed for outcome in done.outcomes)
+    return did_something or (not done.outcomes and _waits(done.look.plan))
+
+
+def _waits(plan: Plan) -> bool:
+    return any(held.reason in (Reason.DEPENDENCY_NOT_READY, Reason.UPDATING) for held in plan.held)
