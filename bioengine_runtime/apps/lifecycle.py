@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,8 @@ class ManagedDeployment:
         found = getattr(user, name)
         if name == "check_health" and not inspect.iscoroutinefunction(found):
             return functools.partial(asyncio.to_thread, found)
+        if inspect.isasyncgenfunction(inspect.unwrap(found)) and not inspect.isasyncgenfunction(found):
+            return _streaming(found)
         return found
 
 
@@ -139,6 +141,17 @@ def _fetch(package: str, cache: str) -> Path:
     if content is None:
         raise RuntimeError(f"the app's code {package} is gone from the cluster; deploy the app again")
     return unpack(content, package, cache)
+
+
+def _streaming(method: Callable[..., Any]) -> Callable[..., Any]:
+    """hypha-rpc's schema decorator hides that a method is an async generator, and Serve goes by its kind."""
+
+    @functools.wraps(method)
+    async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async for item in method(*args, **kwargs):
+            yield item
+
+    return stream
 
 
 async def _construct(user_class: type, kwargs: Mapping[str, Any]) -> Any:

@@ -1,0 +1,50 @@
+import os
+import time
+
+import humanize
+from helper import VERSION
+from hypha_rpc.utils.schema import schema_method
+from pydantic import Field
+from ray import serve
+
+
+@serve.deployment(
+    ray_actor_options={"num_cpus": 0.1, "runtime_env": {"pip": ["humanize==4.9.0"], "env_vars": {"AUTHOR": "yes"}}},
+)
+class Main:
+    def __init__(self, greeting: str = "hello", size: float = 1.0):
+        self.greeting, self.size = greeting, size
+        self.steps = ["__init__"]
+        self.datasets_in_init = self.bioengine_datasets is not None
+
+    async def async_init(self):
+        self.steps.append("async_init")
+
+    def test_deployment(self):
+        time.sleep(0.01)
+        self.steps.append("test_deployment")
+
+    @schema_method
+    async def ping(self, name: str = Field("you", description="Whom to greet")) -> dict:
+        """Say hello."""
+        return {"pid": os.getpid(), "version": VERSION, "text": f"{self.greeting} {name}"}
+
+    @schema_method
+    async def inside(self) -> dict:
+        """What the replica finds."""
+        return {
+            "steps": self.steps,
+            "humanize": humanize.__version__,
+            "thousand": humanize.intcomma(1000),
+            "home": os.environ["HOME"],
+            "cwd": os.getcwd(),
+            "tmpdir": os.path.isdir(os.environ["TMPDIR"]),
+            "env": {name: os.environ.get(name) for name in ("AUTHOR", "PLAIN", "SECRET", "HYPHA_ARTIFACT_ID")},
+            "datasets": await self.bioengine_datasets.list_datasets(),
+        }
+
+    @schema_method
+    async def count(self, to: int) -> int:
+        """A stream of numbers."""
+        for number in range(to):
+            yield number

@@ -1,0 +1,87 @@
+"""What the tests of the apps share: app folders as artifacts, specs that run them, and waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ray import serve
+
+from bioengine_runtime.apps.supervisor import ArtifactFiles, Supervisor
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.manifest import AppManifest
+from bioengine_runtime.contract.status import AppState, Provenance
+
+FIXTURES = Path(__file__).parent / "apps_fixtures"
+OWNER = "test-cluster"
+
+
+class Artifacts:
+    """Remembers app folders by version; a fake of the artifact store."""
+
+    def __init__(self) -> None:
+        self.versions: dict[tuple[str, str], ArtifactFiles] = {}
+        self.fetched = 0
+
+    def add(self, folder: str, version: str, **changes: str) -> None:
+        """One version of a fixture, with files replaced: helper="VERSION = 2" replaces helper.py."""
+        files = {path.name: path.read_bytes() for path in (FIXTURES / folder).iterdir() if path.is_file()}
+        files |= {f"{name}.py": text.encode() for name, text in changes.items()}
+        manifest = AppManifest.model_validate(yaml.safe_load(files["manifest.yaml"]))
+        self.versions["ws/" + folder, version] = ArtifactFiles("ws/" + folder, version, manifest, files)
+
+    async def fetch(self, artifact_id: str, version: str) -> ArtifactFiles:
+        self.fetched += 1
+        return self.versions[artifact_id, version]
+
+
+def a_spec(app_id: str = "plain", folder: str = "plain", version: str = "1", **fields: Any) -> AppSpec:
+    return AppSpec.model_validate(
+        {"app_id": app_id, "artifact_id": f"ws/{folder}", "version": version, "authorized_users": ["*"], **fields}
+    )
+
+
+def a_provenance(**fields: Any) -> Provenance:
+    return Provenance(**{"owner": OWNER, "source": "file:///repo", "commit": "c" * 40, **fields})
+
+
+async def apply(supervisor: Supervisor, spec: AppSpec, **fields: Any) -> bool:
+    given: dict[str, Any] = {"secrets": {}, "fingerprints": {}, "provenance": a_provenance(), "expected": None}
+    return await supervisor.apply(spec, **{**given, **fields})
+
+
+async def state_of(supervisor: Supervisor, app_id: str) -> AppState:
+    return next(state for state in await supervisor.states() if state.app_id == app_id)
+
+
+async def until(
+    supervisor: Supervisor, app_id: str, wanted: Callable[[AppState], bool], timeout_s: float = 60.0
+) -> AppState:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        state = await state_of(supervisor, app_id)
+        if wanted(state):
+            return state
+        assert time.monotonic() < deadline, f"{app_id} never became what the test waits for: {state}"
+        await asyncio.sleep(0.2)
+
+
+def is_up(state: AppState) -> bool:
+    return state.status == "RUNNING" and not state.updating
+
+
+def runs(digest: str) -> Callable[[AppState], bool]:
+    return lambda state: is_up(state) and state.digest == digest
+
+
+async def call(app_id: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    handle = serve.get_app_handle(app_id)
+    return await getattr(handle, method).remote(*args, **kwargs)
+
+
+def pids(state: AppState) -> dict[str, int | None]:
+    return {replica.deployment: replica.pid for replica in state.replicas if replica.state == "RUNNING"}
