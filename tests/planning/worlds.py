@@ -145,7 +145,7 @@ def worlds(draw: st.DrawFn, *, calm: bool = False) -> World:
         code = draw(codes())
         code = by_name.setdefault(code.manifest.id, code) if code else None
         app = draw(wanted_apps(app_id, tuple(ids[:at]), code))
-        role = draw(st.sampled_from(("both", "both", "both", "wanted", "wanted", "removed", "broken")))
+        role = draw(st.sampled_from(("both", "both", "both", "wanted", "wanted", "removed", "removed", "broken")))
         if role in ("both", "wanted"):
             apps.append(app)
             values = st.just("f" * 16) if calm else st.sampled_from(("f" * 16, "f" * 16, None))
@@ -164,9 +164,9 @@ def worlds(draw: st.DrawFn, *, calm: bool = False) -> World:
         *apps,
         broken=broken,
         policy={
-            "prune": draw(st.booleans()),
+            "prune": draw(st.sampled_from((True, True, False))),
             "self_heal": draw(st.booleans()),
-            "removal_budget": draw(st.sampled_from(("10%", "50%", "100%", 1, 0))),
+            "removal_budget": draw(st.sampled_from(("100%", "100%", "50%", "10%", 1, 0))),
         },
         compute={"mode": "slurm", "workers": {"min": 0, "max": 4}} if slurm else None,
         changed=draw(st.sampled_from((None, {CLUSTER_FILE: (OLD_COMMIT, "Add an app"), "apps/one": (COMMIT, "Fix")}))),
