@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from bioengine_runtime.contract.app import Autoscaling, Rollout
 from bioengine_runtime.contract.base import AppId, Closed, EnvName, JsonValue, SecretRef
@@ -76,8 +78,31 @@ SourcePath = Annotated[str, StringConstraints(pattern=r"^apps/[A-Za-z0-9][A-Za-z
 RemovalBudget = Annotated[int, Field(ge=0)] | Annotated[str, StringConstraints(pattern=r"^(100|[1-9]?\d)%$")]
 
 
+Replicas = Annotated[int, Field(json_schema_extra={"minimum": 1})]  # the validator below says it in better words
+
+_ONE_ORIGIN: JsonDict = {
+    "oneOf": [
+        {
+            "required": ["source"],
+            "properties": {"source": {"type": "string"}, "artifact": {"type": "null"}, "version": {"type": "null"}},
+        },
+        {
+            "required": ["artifact", "version"],
+            "properties": {"source": {"type": "null"}, "artifact": {"type": "string"}, "version": {"type": "string"}},
+        },
+    ],
+    "not": {
+        "required": ["replicas", "autoscaling"],
+        "properties": {"replicas": {"not": {"type": "null"}}, "autoscaling": {"not": {"type": "null"}}},
+    },
+}
+"""What `_one_origin` checks, for the published schema."""
+
+
 class AppInstance(Closed):
     """One app: which code, and how it should run. The key in `apps:` is its app id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_ONE_ORIGIN)
 
     source: SourcePath | None = Field(default=None, description="Folder of this repository.")
     artifact: str | None = Field(
@@ -92,7 +117,9 @@ class AppInstance(Closed):
     authorized_users: AuthorizedUsers | None = Field(default=None, description="Overrides the manifest's.")
     disable_gpu: bool = False
     max_ongoing_requests: int = Field(default=10, ge=1, description="Requests in flight per replica of the entry.")
-    replicas: int | dict[str, int] | None = Field(default=None, description="Number of replicas, for all or per class.")
+    replicas: Replicas | dict[str, Replicas] | None = Field(
+        default=None, description="Number of replicas, for all or per class."
+    )
     autoscaling: Autoscaling | dict[str, Autoscaling] | None = None
     rollout: Rollout = Rollout()
     depends_on: list[AppId] = Field(default_factory=list, description="Apps that must be up first.")
@@ -164,26 +191,11 @@ class ClusterSpec(Closed):
 
 
 def _cycle(graph: dict[str, list[str]]) -> list[str]:
-    """One cycle of the graph, its first node repeated at the end; empty when there is none."""
-    done: set[str] = set()
-    path: list[str] = []
-
-    def visit(node: str) -> list[str]:
-        if node in path:
-            return [*path[path.index(node) :], node]
-        if node in done:
-            return []
-        path.append(node)
-        for needed in graph[node]:
-            if found := visit(needed):
-                return found
-        path.pop()
-        done.add(node)
-        return []
-
-    for node in graph:
-        if found := visit(node):
-            return found
+    """One cycle of the graph (each needs the next), its first node repeated at the end; empty when there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
     return []
 
 

@@ -32,7 +32,7 @@ UNKNOWN_WORKSPACE = "unknown"
 
 
 def declare(tree: SourceTree, *, workspace: str | None = None) -> DesiredState:
-    """Everything one commit asks for. `workspace` is the one connected to; cluster.yaml's own wins.
+    """Everything one commit asks for. `workspace` is the one connected to; unknown, it is the one cluster.yaml names.
 
     Raises SourceUnusable when there is no cluster.yaml, InvalidDesiredState (all problems at once) when it is invalid.
     """
@@ -51,6 +51,8 @@ def _declare(tree: SourceTree, workspace: str | None) -> DesiredState:
     named = {instance.source for instance in cluster.apps.values()}
     facts = {path: read_folder(folder, tree.read) for path, folder in tree.folders.items() if path in named}
     shared = {**_same_ids(tree, facts), **_same_names(tree)}
+    if workspace in (None, UNKNOWN_WORKSPACE):
+        workspace = cluster.hypha.workspace or UNKNOWN_WORKSPACE
     apps: dict[str, DesiredApp] = {}
     broken: dict[str, tuple[Problem, ...]] = {}
     for app_id, instance in cluster.apps.items():
@@ -59,8 +61,7 @@ def _declare(tree: SourceTree, workspace: str | None) -> DesiredState:
         if problems:
             broken[app_id] = tuple(replace(item, app_id=app_id) for item in sorted(problems))
         else:
-            name = cluster.hypha.workspace or workspace or UNKNOWN_WORKSPACE
-            apps[app_id] = one.desired(name, places.get(app_id, (0, 0, 0)))
+            apps[app_id] = one.desired(workspace, places.get(app_id, (0, 0, 0)))
     return DesiredState(
         revision=tree.revision,
         cluster=cluster,

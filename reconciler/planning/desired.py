@@ -56,4 +56,10 @@ class DesiredState:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        return tuple(problem for problems in self.broken.values() for problem in problems)
+        """Each once, also when several apps use the broken folder."""
+        each = {
+            (problem.where, problem.pointer, problem.message): problem
+            for problems in self.broken.values()
+            for problem in problems
+        }
+        return tuple(each.values())

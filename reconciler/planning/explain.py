@@ -57,9 +57,10 @@ def problem(path: str, document: Document, fault: Fault, app_id: str | None = No
         where=Location(path, fault.line, fault.column),
         message=fault.message,
         fix=fault.fix,
-        excerpt=excerpt(document.text, fault.line, fault.column, fault.width, hidden=may_be_secret(fault.path)),
+        excerpt=excerpt(document.text, fault.line, fault.column, hidden=may_be_secret(fault.path)),
         pointer=pointer(fault.path),
         app_id=app_id,
+        width=fault.width,
     )
 
 
@@ -87,19 +88,16 @@ def pointer(path: Path) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def excerpt(text: str, line: int, column: int, width: int = 1, *, hidden: bool = False) -> str:
-    """Two lines: the source line with its number, and carets below the place. Safe to print."""
-    lines = text.splitlines() if line else []
-    if not 0 < line <= len(lines):
+def excerpt(text: str, line: int, column: int, *, hidden: bool = False) -> str:
+    """The line, without secrets and without characters that a terminal would obey; "" when there is none to show."""
+    lines = text.split("\n", line)[:line] if line else []
+    if len(lines) < line or not lines or column > _LONGEST:
         return ""
-    whole = _without_secret(lines[line - 1], hidden=hidden)
-    start = max(0, column - 60) if len(whole) > 110 else 0
-    shown = "".join(c if c.isprintable() else " " for c in whole[start : start + 110])
-    carets = " " * (column - 1 - start) + "^" * max(1, min(width, len(shown) - (column - 1 - start)))
-    margin = " " * len(str(line))
-    return f"{line} | {shown}\n{margin} | {carets}"
+    shown = _without_secret(lines[-1].rstrip("\r")[:_LONGEST], hidden=hidden)
+    return "".join(c if c.isprintable() else " " for c in shown)
 
 
+_LONGEST = 160
 _SECRET_NAME = re.compile(r"^_|token|secret|passw|credential|api_?key|private_?key", re.IGNORECASE)
 _SECRET_LINE = re.compile(r"""(^|[\s{,"'-])(?P<name>[A-Za-z_][\w-]*)["']?\s*:(?P<rest>\s+[^\s{].*)$""")
 
@@ -238,12 +236,12 @@ class _Explainer:
         kinds = {cast("str", schema.get("type", "")) for schema in _schemas(self.model, self.document.value, path)}
         if value is None:
             return "give it a value, or remove the line"
+        if may_be_secret(path) and "object" in kinds and not isinstance(value, dict | list):
+            return "never write a secret into git; name where it is read from: {env: NAME} or {file: PATH}"
         if "string" in kinds and isinstance(value, bool | int | float) and written is not None:
-            return 'put quotes around it: "…"' if may_be_secret(path) else f'quote it: "{written}"'
+            return f'quote it: "{written}"'
         if isinstance(value, str) and kinds & {"integer", "number", "boolean"} and "string" not in kinds:
             return "remove the quotes" if re.fullmatch(r"[-+.\d]+|true|false", value) else ""
-        if may_be_secret(path) and isinstance(value, str):
-            return "never write a secret into git; name where it is read from: {env: NAME} or {file: PATH}"
         return ""
 
     def _expected(self, path: Path) -> str:

@@ -154,7 +154,7 @@ def _read_entry(folder: Folder, document: Document, number: int, entry: EntryPoi
         if not error.line and error.fix:
             return problem_at(manifest, document, at, error.message, error.fix)
         where = Location(f"{folder.path}/{name}", error.line, error.column)
-        return Problem(where, error.message, error.fix, excerpt(source, error.line, max(error.column, 1)))
+        return Problem(where, error.message, error.fix, excerpt(source, error.line, error.column))
 
 
 def _requirement_problems(folder: Folder, facts: ClassFacts) -> Iterator[Problem]:

@@ -19,7 +19,10 @@ class Location:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One mistake. `app_id` is the app it concerns; None means the whole cluster.yaml is in doubt."""
+    """One mistake. `app_id` is the app it concerns; None means the whole cluster.yaml is in doubt.
+
+    `excerpt` is the line of the file, without secrets; the mistake covers `width` characters from `where.column` on.
+    """
 
     where: Location
     message: str
@@ -27,3 +30,4 @@ class Problem:
     excerpt: str = ""
     pointer: str = ""
     app_id: str | None = None
+    width: int = 1
