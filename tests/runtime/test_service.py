@@ -1,0 +1,185 @@
+"""The worker's door: who gets in, what is refused and how, and that no value leaves in an error or a log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from bioengine_runtime.access import Caller
+from bioengine_runtime.apps.errors import Refused
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
+from bioengine_runtime.service import WorkerService
+
+ADMIN = {"user": {"id": "admin", "email": "admin@lab.example", "is_anonymous": False}}
+STRANGER = {"user": {"id": "bob", "email": "bob@lab.example", "is_anonymous": False}}
+SPEC = {"app_id": "demo", "artifact_id": "w/demo", "version": "1", "authorized_users": ["*"]}
+PROVENANCE = {"owner": "lab", "source": "git", "commit": "c0ffee"}
+
+
+class FakeReconcilerSide:
+    def __init__(self) -> None:
+        self.applied: list[tuple[Any, ...]] = []
+        self.trouble: Exception | None = None
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def observe(self) -> WorkerState:
+        return WorkerState(service_id="s", workspace="w", mode="slurm", bioengine_version="1", ray_version="2")
+
+    async def prepare(self, spec: AppSpec, wait_s: float) -> Prepared:
+        return Prepared(message=f"{spec.app_id} {wait_s}")
+
+    async def apply(
+        self, spec: AppSpec, secrets: Any, fingerprints: Any, provenance: Provenance, expected: str | None
+    ) -> bool:
+        await self.hold.wait()
+        if self.trouble:
+            raise self.trouble
+        self.applied.append((spec, secrets, fingerprints, provenance, expected))
+        return True
+
+    async def remove(self, app_id: str, *, owner: str, expected: str | None) -> None:
+        raise Refused(f"{app_id} belongs to lab, not to {owner} ({expected})")
+
+
+class FakePeopleSide:
+    def __init__(self) -> None:
+        self.wishes: list[dict[str, Any]] = []
+
+    async def upload(self, caller: Caller, files: list[dict[str, Any]], workspace: str | None) -> str:
+        return f"w/{len(files)}-{caller.user_id}-{workspace}"
+
+    async def deploy(self, caller: Caller, wish: dict[str, Any]) -> str:  # noqa: ARG002
+        self.wishes.append(wish)
+        return "demo"
+
+    async def stop(self, caller: Caller, app_id: str) -> None: ...
+
+    async def app_status(
+        self, caller: Caller, app_ids: list[str] | None, logs_tail: int, previous: int
+    ) -> dict[str, Any]:
+        return {"asked": [caller.user_id, app_ids, logs_tail, previous]}
+
+    async def status(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002
+        return {}
+
+
+@pytest.fixture
+def reconciler() -> FakeReconcilerSide:
+    return FakeReconcilerSide()
+
+
+@pytest.fixture
+def people() -> FakePeopleSide:
+    return FakePeopleSide()
+
+
+@pytest.fixture
+def service(reconciler: FakeReconcilerSide, people: FakePeopleSide) -> dict[str, Any]:
+    worker = WorkerService(reconciler=reconciler, people=people, admins=lambda: ["admin@lab.example"])
+    return worker.registration("bioengine-worker", "Worker", "")
+
+
+def apply(service: dict[str, Any], **changes: Any) -> asyncio.Future[Any]:
+    arguments = {"spec": SPEC, "secrets": {}, "fingerprints": {}, "provenance": PROVENANCE, "context": ADMIN}
+    return service["apply_app"](**{**arguments, **changes})
+
+
+async def test_what_is_applied_arrives_as_contract_types(
+    service: dict[str, Any], reconciler: FakeReconcilerSide
+) -> None:
+    secrets = {"*": {"TOKEN": "s3cret"}}
+    assert await apply(service, secrets=secrets, expected="") == {"changed": True}
+    assert reconciler.applied == [(AppSpec(**SPEC), secrets, {}, Provenance(**PROVENANCE), "")]
+
+
+async def test_a_refusal_of_the_reconcilers_methods_is_a_value_with_its_kind(service: dict[str, Any]) -> None:
+    denied = await service["observe"](context=STRANGER)
+    invalid = await service["prepare_app"](spec={**SPEC, "app_id": "Not_An_Id"}, context=ADMIN)
+    refused = await service["remove_app"]("demo", "me", context=ADMIN)
+    assert [answer["error"]["kind"] for answer in (denied, invalid, refused)] == ["Denied", "Invalid", "Refused"]
+    assert refused["error"]["message"] == "demo belongs to lab, not to me (None)"
+    assert invalid["error"]["message"].startswith("spec.app_id: ")
+
+
+async def test_a_fault_is_raised_as_one_plain_line_without_our_stack(
+    service: dict[str, Any], reconciler: FakeReconcilerSide
+) -> None:
+    reconciler.trouble = ConnectionError("Ray does not answer")
+    with pytest.raises(Exception, match=r"^Ray does not answer$") as caught:
+        await apply(service)
+    assert (type(caught.value).__name__, caught.value.__cause__) == ("ConnectionError", None)
+
+
+@pytest.mark.parametrize("context", [STRANGER, {}, None, {"user": None}])
+async def test_who_is_no_admin_is_turned_away_before_anything_is_read(
+    service: dict[str, Any], context: dict[str, Any] | None
+) -> None:
+    for name in ("observe", "prepare_app", "apply_app", "remove_app", "scale_workers"):
+        assert (await service[name](context=context))["error"]["kind"] == "Denied"
+    for name in ("deploy_app", "stop_app"):
+        with pytest.raises(Exception, match="takes an admin") as caught:
+            await service[name](context=context)
+        assert type(caught.value).__name__ == "PermissionError"
+    with pytest.raises(Exception, match="takes an admin") as caught:
+        await service["upload_app"](files=[], context=context)
+    assert "admin@lab.example" not in str(caught.value)
+
+
+async def test_a_wrong_argument_is_named_and_its_value_is_not_shown(
+    service: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    answer = await apply(service, secrets={"*": {"TOKEN": ["s3cret-value"]}}, extra="s3cret-value")
+    message = answer["error"]["message"]
+    assert "secrets.*.TOKEN: " in message and "extra: " in message
+    with pytest.raises(Exception, match=r"hypha_token: .*max_ongoing_requests: "):
+        await service["deploy_app"](
+            artifact_id="demo", hypha_token=["s3cret-value"], max_ongoing_requests=0, context=ADMIN
+        )
+    assert "s3cret-value" not in message + caplog.text
+
+
+async def test_a_fault_that_quotes_a_secret_does_not_put_it_into_the_log(
+    service: dict[str, Any], reconciler: FakeReconcilerSide, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    reconciler.trouble = RuntimeError("bad environment: TOKEN=s3cret-value")
+    with pytest.raises(Exception, match="bad environment"):
+        await apply(service)
+    assert "event=fault method=apply_app" in caplog.text and "s3cret-value" not in caplog.text
+
+
+async def test_work_goes_on_when_the_caller_goes_away(service: dict[str, Any], reconciler: FakeReconcilerSide) -> None:
+    reconciler.hold.clear()
+    answer = apply(service)
+    await asyncio.sleep(0)
+    answer.cancel()
+    reconciler.hold.set()
+    await asyncio.sleep(0.01)
+    assert len(reconciler.applied) == 1
+
+
+async def test_a_wish_holds_only_what_was_said(service: dict[str, Any], people: FakePeopleSide) -> None:
+    assert await service["deploy_app"]("demo", application_id="x", disable_gpu=False, context=ADMIN) == "demo"
+    assert people.wishes == [{"artifact_id": "demo", "application_id": "x", "disable_gpu": False}]
+
+
+async def test_everybody_may_ask_for_status_and_is_known_to_the_answer(service: dict[str, Any]) -> None:
+    assert await service["get_app_status"](["demo"], 5, context=STRANGER) == {"asked": ["bob", ["demo"], 5, 0]}
+    assert await service["check_access"](context=STRANGER) is False
+    assert await service["check_access"](context=ADMIN) is True
+    with pytest.raises(Exception, match="application_ids: "):
+        await service["get_app_status"](application_ids=[], context=ADMIN)
+
+
+def test_the_registration_is_what_clients_look_for_and_every_method_has_a_schema(service: dict[str, Any]) -> None:
+    assert (service["id"], service["type"]) == ("bioengine-worker", "bioengine-worker")
+    assert service["config"] == {"visibility": "public", "require_context": True}
+    for name, method in service.items():
+        if callable(method):
+            assert method.__schema__["name"] == name and "caller" not in method.__schema__["parameters"]["properties"]
