@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import ENTIRE
-from bioengine_runtime.contract.code import ClassFacts
+from bioengine_runtime.contract.code import ClassFacts, requirements, resources, runtime_env
 from bioengine_runtime.contract.status import NodeState
 from reconciler.planning.desired import DesiredApp
 from reconciler.planning.diff import Difference, Kind
@@ -17,13 +16,6 @@ from reconciler.planning.shown import listed
 from reconciler.planning.steps import Effect, Impact
 
 GIB = 2**30
-RESOURCES: Mapping[str, tuple[str, float]] = {
-    "CPU": ("num_cpus", 1.0),
-    "GPU": ("num_gpus", 0.0),
-    "memory": ("memory", 0.0),
-}
-"""Resource of a node → the option that asks for it, and what Ray Serve takes when nothing is said."""
-
 SERVING = frozenset({"RUNNING", "UNHEALTHY", "DEPLOYING"})
 NEW_CODE = frozenset({"artifact_id", "version"})
 ENVIRONMENT_FIELDS = NEW_CODE | {"disable_gpu"}
@@ -63,26 +55,19 @@ def _node_name(node: NodeState) -> str:
 
 def needs_of(app: DesiredApp) -> tuple[Need, ...] | None:
     """None when the code is not in this repository, or computes its options: then only running it would tell."""
-    if app.code is None or any(_is_computed(facts) for facts in app.code.classes):
+    if app.code is None:
         return None
-    return tuple(_need(facts, app.spec) for facts in app.code.classes)
+    needs = tuple(_need(facts, app.spec) for facts in app.code.classes)
+    return None if None in needs else tuple(need for need in needs if need)
 
 
-def _is_computed(facts: ClassFacts) -> bool:
-    names = [name for name in facts.unknown if name.startswith("ray_actor_options")]
-    return any(not name.startswith("ray_actor_options.runtime_env") for name in names)
-
-
-def _need(facts: ClassFacts, spec: AppSpec) -> Need:
-    options: Mapping[str, Any] = facts.options.get("ray_actor_options") or {}
-    each = {name: _number(options.get(option), default) for name, (option, default) in RESOURCES.items()}
-    if spec.disable_gpu:
-        each["GPU"] = 0.0
+def _need(facts: ClassFacts, spec: AppSpec) -> Need | None:
+    asked = resources(facts)
+    gpus = 0.0 if spec.disable_gpu else asked.num_gpus
+    if asked.num_cpus is None or gpus is None or asked.memory is None:
+        return None
+    each = {"CPU": asked.num_cpus, "GPU": gpus, "memory": asked.memory}
     return Need(facts.name, {name: amount for name, amount in each.items() if amount}, _replicas(facts, spec))
-
-
-def _number(content: Any, default: float) -> float:
-    return float(content) if isinstance(content, int | float) else default
 
 
 def _replicas(facts: ClassFacts, spec: AppSpec) -> int:
@@ -172,11 +157,10 @@ def _has_environment(app: DesiredApp) -> bool | None:
 
 
 def _asks_for_environment(facts: ClassFacts) -> bool | None:
-    options: Mapping[str, Any] = facts.options.get("ray_actor_options") or {}
-    environment: Any = options.get("runtime_env") or {}
-    if any(environment.get(key) for key in ("pip", "uv", "conda", "image_uri")):
-        return True
-    return None if any(name.startswith("ray_actor_options") for name in facts.unknown) else False
+    environment = runtime_env(facts)
+    if environment is None:
+        return True if requirements(facts) else None
+    return any(environment.get(key) for key in ("pip", "uv", "conda", "image_uri"))
 
 
 def _restart(
