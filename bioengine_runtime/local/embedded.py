@@ -92,7 +92,7 @@ def _offer(home: Home, ports: Mapping[str, int]) -> Embedded:
         ray_auth_token_file=home.secrets.ray_auth_token,
         ray_environment=ray_environment(home),
         jwt_secret_file=home.secrets.hypha_jwt_secret,
-        seal_key_file=home.secrets.seal_key,
+        seal_key_file=home.seal_key,
         fingerprint_key_file=home.secrets.fingerprint_key,
     )
 

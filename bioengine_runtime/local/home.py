@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bioengine_runtime.local.secrets import Secrets, keep_secret, make_secrets
+from bioengine_runtime.local.secrets import Secrets, keep_secret, make_secrets, new_key
 
 # Every process we start carries it, and hands it to its own children: so a killed start's leftovers are found.
 HOME_MARKER = "BIOENGINE_HOME_ID"
@@ -39,6 +39,11 @@ class Home:
         return self.path / "worker"
 
     @property
+    def seal_key(self) -> Path:
+        """The worker's: what it seals apps' secrets with. In its own folder, where it looks for it."""
+        return self.worker_folder / "seal.key"
+
+    @property
     def state_file(self) -> Path:
         return self.path / "state.json"
 
@@ -66,6 +71,7 @@ def open_home(path: Path) -> Home:
     # The folder may lie in somebody's repository: none of it belongs into a commit.
     (home.path / ".gitignore").write_text("*\n")
     make_secrets(home.path / "secrets")
+    keep_secret(home.seal_key, new_key)
     return home
 
 

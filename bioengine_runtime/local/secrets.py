@@ -35,10 +35,6 @@ class Secrets:
         return self.folder / "ray_auth_token"
 
     @property
-    def seal_key(self) -> Path:
-        return self.folder / "seal.key"
-
-    @property
     def fingerprint_key(self) -> Path:
         return self.folder / "fingerprint.key"
 
@@ -58,8 +54,7 @@ def make_secrets(folder: Path) -> Secrets:
     keep_secret(made.store_access_key, lambda: secrets.token_hex(10))
     keep_secret(made.store_secret_key, lambda: secrets.token_hex(20))
     keep_secret(made.ray_auth_token, lambda: secrets.token_hex(32))
-    keep_secret(made.seal_key, _key)
-    keep_secret(made.fingerprint_key, _key)
+    keep_secret(made.fingerprint_key, new_key)
     return made
 
 
@@ -82,6 +77,6 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _key() -> str:
-    """32 random bytes, base64."""
-    return base64.b64encode(secrets.token_bytes(32)).decode()
+def new_key() -> str:
+    """32 random bytes, base64 as in links (the alphabet that the worker reads its key with)."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
