@@ -366,7 +366,7 @@ def _suspended(difference: Difference, draft: _Draft) -> Held | None:
     if suspend is False or suspend == "":
         return None
     message = f"suspended: {suspend}" if isinstance(suspend, str) else "suspended"
-    return _held(difference, Reason.SUSPENDED, message, "remove `suspend` to go on")
+    return _held(difference, Reason.SUSPENDED, message, "remove `suspend`")
 
 
 def _under_way(difference: Difference, draft: _Draft) -> Held | None:
