@@ -25,13 +25,14 @@ from bioengine_runtime.local.workspace import WORKSPACE
 
 pytestmark = pytest.mark.e2e
 
-# What a user's shell would do: start on the home given, say so, wait to be stopped.
+# What the command line does: start on the home given, say so, wait to be stopped.
 STARTER = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from bioengine_runtime.local.embedded import embedded
 
 async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
     async with embedded(Path(sys.argv[1]), progress=lambda event: None, with_worker=False):
         print("ready", flush=True)
         await asyncio.sleep(3600)
@@ -45,6 +46,13 @@ async def home(tmp_path: Path) -> AsyncIterator[Path]:
     path = tmp_path / "home"
     yield path
     await kill_all(left_on(path))
+
+
+@pytest.fixture(scope="module")
+async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Embedded]:
+    """One that runs, for the tests that only look."""
+    async with embedded(tmp_path_factory.mktemp("local") / "home", progress=quiet, with_worker=False) as running:
+        yield running
 
 
 def left_on(path: Path) -> list[ProcessRecord]:
@@ -76,51 +84,53 @@ async def test_a_second_start_finds_workspace_token_and_artifact_bytes_again(hom
     assert left_on(home) == []
 
 
-async def test_a_driver_with_the_token_gets_in_and_one_without_does_not(home: Path) -> None:
-    async with embedded(home, progress=quiet, with_worker=False) as here:
-        assert await drive(here, dict(here.ray_environment)) == 0
-        without_token = {name: text for name, text in here.ray_environment.items() if not name.startswith("RAY_AUTH")}
-        assert await drive(here, without_token) != 0
+async def test_a_driver_with_the_token_gets_in_and_one_without_does_not(here: Embedded) -> None:
+    assert await drive(here, dict(here.ray_environment)) == 0
+    without_token = {name: text for name, text in here.ray_environment.items() if not name.startswith("RAY_AUTH")}
+    assert await drive(here, without_token) != 0
 
 
-async def test_everything_listens_on_loopback_only(home: Path) -> None:
-    async with embedded(home, progress=quiet, with_worker=False):
-        listening = [
-            connection.laddr.ip
-            for process in started_on(home)
-            for connection in process.net_connections("inet")
-            if connection.status == psutil.CONN_LISTEN
-        ]
-        assert listening
-        assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+async def test_everything_listens_on_loopback_only(here: Embedded) -> None:
+    listening = [
+        connection.laddr.ip
+        for process in started_on(here.home)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
 
 
-async def test_a_second_holder_is_told_who_has_the_home(home: Path) -> None:
-    async with embedded(home, progress=quiet, with_worker=False):
-        with pytest.raises(HomeBusy) as refusal:
-            async with embedded(home, progress=quiet, with_worker=False):
-                pass
-        assert refusal.value.pid == os.getpid()
-        assert refusal.value.since is not None
-        assert str(home) in str(refusal.value)
+async def test_a_second_holder_is_told_who_has_the_home(here: Embedded) -> None:
+    with pytest.raises(HomeBusy) as refusal:
+        async with embedded(here.home, progress=quiet, with_worker=False):
+            pass
+    assert refusal.value.pid == os.getpid()
+    assert refusal.value.since is not None
+    assert str(here.home) in str(refusal.value)
 
 
-async def test_secrets_are_private_and_in_no_list_of_processes(home: Path) -> None:
-    async with embedded(home, progress=quiet, with_worker=False) as here:
-        files = [*(home / "secrets").iterdir()]
-        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
-        secrets = [file.read_text() for file in files]
+async def test_secrets_are_private_and_in_no_list_of_processes(here: Embedded) -> None:
+    files = [here.seal_key_file, *(here.home / "secrets").iterdir()]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    secrets = [file.read_text() for file in files]
 
-        processes = started_on(home)
-        arguments = "\n".join(" ".join(process.cmdline()) for process in processes)
-        assert not [secret for secret in secrets if secret in arguments]
+    arguments = "\n".join(" ".join(process.cmdline()) for process in started_on(here.home))
+    assert not [secret for secret in secrets if secret in arguments]
 
-        ray = psutil.Process(
-            next(record.pid for record in read_state(home / "state.json").processes if record.what == "ray")
-        )
-        environments = "\n".join(str(process.environ()) for process in [ray, *ray.children(recursive=True)])
-        assert here.ray_auth_token_file.name in environments  # the path may be known, the content not
-        assert not [secret for secret in secrets if secret in environments]
+    # Ray's processes run other people's code: they know where Ray's token lies, and nothing else.
+    ray = next(record.pid for record in read_state(here.home / "state.json").processes if record.what == "ray")
+    family = [psutil.Process(ray), *psutil.Process(ray).children(recursive=True)]
+    environments = "\n".join(str(process.environ()) for process in family)
+    assert here.ray_auth_token_file.name in environments
+    assert not [secret for secret in secrets if secret in environments]
+
+
+async def test_another_users_token_names_that_user(here: Embedded) -> None:
+    token = here.mint_token(user_id="guest", email="guest@lab.example", grants={WORKSPACE: "r"})
+    async with connect_to_server({**client_config(here), "token": token}) as server:
+        assert server.config.user["email"] == "guest@lab.example"
+        assert server.config.workspace == WORKSPACE
 
 
 async def test_what_a_killed_start_left_is_stopped_by_the_next_one(home: Path) -> None:
@@ -193,7 +203,7 @@ def started_on(home: Path) -> list[psutil.Process]:
 
 
 async def drive(here: Embedded, environment: dict[str, str]) -> int:
-    """The exit code of a driver that runs one task on Ray; it is given 20 seconds."""
+    """The exit code of a driver that runs one task on Ray; it is given 15 seconds."""
     program = (
         f"import ray; ray.init({here.ray_address!r}, log_to_driver=False); ray.get(ray.remote(lambda: 1).remote())"
     )
@@ -207,7 +217,7 @@ async def drive(here: Embedded, environment: dict[str, str]) -> int:
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        return await asyncio.wait_for(driver.wait(), 20)
+        return await asyncio.wait_for(driver.wait(), 15)
     except TimeoutError:
         driver.kill()
         return await driver.wait()
