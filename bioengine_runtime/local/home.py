@@ -12,9 +12,10 @@ from bioengine_runtime.local.secrets import Secrets, keep_secret, make_secrets, 
 # Every process we start carries it, and hands it to its own children: so a killed start's leftovers are found.
 HOME_MARKER = "BIOENGINE_HOME_ID"
 
+SHORT_PREFIX = "bioengine-"
+
 # Linux refuses socket paths of 108 bytes and more. Ray appends at most
 # /session_2026-11-21_03-32-19_853813_4194304/sockets/ and a socket's name of up to 16 characters.
-SHORT_PREFIX = "bioengine-"
 LONGEST_RAY_TEMP = 107 - len("/session_2026-11-21_03-32-19_853813_4194304/sockets/") - 16
 
 
