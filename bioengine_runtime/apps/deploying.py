@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import serve
@@ -19,6 +19,8 @@ from ray.serve.config import ProxyLocation
 from ray.serve.generated import serve_pb2
 
 from bioengine_runtime.apps.record import read_records
+
+T = TypeVar("T")
 
 WINDOW_S = 0.05
 CALL_TIMEOUT_S = 120.0
@@ -44,7 +46,7 @@ class Deployer:
 
     async def start_serve(self) -> None:
         """Serve without an HTTP proxy, unless it runs already."""
-        await self._run(lambda: serve.start(proxy_location=ProxyLocation.Disabled))
+        await self.in_thread(lambda: serve.start(proxy_location=ProxyLocation.Disabled))
 
     async def deploy(self, app_id: str, blueprint: str, deployments: Sequence[bytes]) -> None:
         """Returns once the controller has taken it over and shows it."""
@@ -56,7 +58,7 @@ class Deployer:
 
     async def delete(self, app_id: str) -> None:
         """Returns once the controller has begun to stop it."""
-        await self._run(lambda: ray.get(_controller().delete_apps.remote([app_id]), timeout=CALL_TIMEOUT_S))
+        await self.in_thread(lambda: ray.get(_controller().delete_apps.remote([app_id]), timeout=CALL_TIMEOUT_S))
 
     def close(self) -> None:
         self._thread.shutdown(wait=False)
@@ -67,7 +69,7 @@ class Deployer:
             batch, self._waiting = self._waiting, {}
             failure: Exception | None = None
             try:
-                await self._run(lambda batch=batch: _deploy(batch))
+                await self.in_thread(lambda batch=batch: _deploy(batch))
                 await _until_seen(batch)
             except Exception as error:  # all who wait for this batch get it; the next one is sent all the same
                 failure = error
@@ -79,7 +81,8 @@ class Deployer:
                 else:
                     request.accepted.set_result(None)
 
-    async def _run(self, call: Callable[[], Any]) -> Any:
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """Everything that uses Serve's library goes here: making a deployment in two threads at once fails (2.60)."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
 
@@ -105,4 +108,4 @@ async def _until_seen(batch: Mapping[str, _Request]) -> None:
             if record and record.blueprint == request.blueprint:
                 missing.pop(app_id, None)
         if missing:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)

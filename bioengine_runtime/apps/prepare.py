@@ -76,7 +76,21 @@ class Ready:
     seconds: float
 
 
-async def prepare(spec: AppSpec, artifact: ArtifactFiles, environment: Mapping[str, str], places: Places) -> Ready:
+class Builders:
+    """How many nodes' tasks run at once. Each keeps a process of Ray's and a warm process of ours: looking is quick and
+    shares few of them, installing is slow and must not hold up the looking."""
+
+    def __init__(self) -> None:
+        self._looking = asyncio.Semaphore(2)
+        self._installing = asyncio.Semaphore(4)
+
+    def turn(self, jobs: list[Job]) -> asyncio.Semaphore:
+        return self._installing if any(job["requirements"] != [] for job in jobs) else self._looking
+
+
+async def prepare(
+    spec: AppSpec, artifact: ArtifactFiles, environment: Mapping[str, str], places: Places, builders: Builders
+) -> Ready:
     """Raises BadApp for the author's mistakes, PrepareFailed when an environment cannot be built."""
     started = time.monotonic()
     entry_points = artifact.manifest.entry_points()
@@ -89,7 +103,7 @@ async def prepare(spec: AppSpec, artifact: ArtifactFiles, environment: Mapping[s
         for index, one in enumerate(facts)
     ]
     known = await asyncio.to_thread(_recall, package.digest, jobs, places)
-    done, nodes = await _everywhere(package.digest, jobs, places, facts) if known is None else (known, 0)
+    done, nodes = await _everywhere(package.digest, jobs, places, facts, builders) if known is None else (known, 0)
     if known is None:
         await asyncio.to_thread(_remember, package.digest, jobs, places, done)
     classes = tuple(
@@ -105,27 +119,32 @@ async def prepare(spec: AppSpec, artifact: ArtifactFiles, environment: Mapping[s
     return Ready(artifact.manifest, package.digest, classes, nodes, time.monotonic() - started)
 
 
-async def _everywhere(package: str, jobs: list[Job], places: Places, facts: list[ClassFacts]) -> tuple[list[Done], int]:
+async def _everywhere(
+    package: str, jobs: list[Job], places: Places, facts: list[ClassFacts], builders: Builders
+) -> tuple[list[Done], int]:
     """Look on one node; build on the others too. Where nothing has to be built, one node is enough."""
     hosts = _hosts(facts)
     first, *others = hosts or [None]
-    done = await _on_node(first, package, jobs, places)
+    done = await _on_node(first, package, jobs, places, builders)
     if not any(one["layer"] for one in done):
         return done, 1
     build = [
         Job(request=job["request"], requirements=one["requirements"], look=False)
         for job, one in zip(jobs, done, strict=True)
     ]
-    await asyncio.gather(*(_on_node(node, package, build, places) for node in others))
+    await asyncio.gather(*(_on_node(node, package, build, places, builders) for node in others))
     return done, 1 + len(others)
 
 
-async def _on_node(node_id: str | None, package: str, jobs: list[Job], places: Places) -> list[Done]:
+async def _on_node(
+    node_id: str | None, package: str, jobs: list[Job], places: Places, builders: Builders
+) -> list[Done]:
     where = NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT"
     task = _task().options(scheduling_strategy=where)
-    reference = task.remote(package, places.code, places.layers, jobs)
     try:
-        answer = cast(Answer, await asyncio.wrap_future(reference.future()))
+        async with builders.turn(jobs):
+            reference = task.remote(package, places.code, places.layers, jobs)
+            answer = cast(Answer, await asyncio.wrap_future(reference.future()))
     except RayError as error:
         raise PrepareFailed(f"node {node_id} was lost while it prepared the app: {type(error).__name__}") from error
     if answer["problem"]:

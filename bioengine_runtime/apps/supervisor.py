@@ -18,7 +18,7 @@ from bioengine_runtime.apps.builder import Blueprint, Part, blueprint
 from bioengine_runtime.apps.deploying import Deployer
 from bioengine_runtime.apps.errors import AppError, UnknownApp
 from bioengine_runtime.apps.logs import Lines, read_logs
-from bioengine_runtime.apps.prepare import ArtifactFiles, ArtifactReader, Places, Ready, ReadyClass, prepare
+from bioengine_runtime.apps.prepare import ArtifactFiles, ArtifactReader, Builders, Places, Ready, ReadyClass, prepare
 from bioengine_runtime.apps.record import AppRecord, read_records
 from bioengine_runtime.apps.requirements import wanted
 from bioengine_runtime.apps.rollout import Facts, check, next_record
@@ -75,6 +75,7 @@ class Supervisor:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._preparing: dict[str, tuple[float, asyncio.Task[Ready]]] = {}
         self._states = States()
+        self._builders = Builders()
         self._watcher = Watcher(
             worker=environment.worker_service_id,
             deployer=self._deployer,
@@ -187,7 +188,7 @@ class Supervisor:
     async def _build(self, spec: AppSpec) -> Ready:
         artifact = await self._reader.fetch(spec.artifact_id, spec.version)
         variables = self._environment.variables(spec.artifact_id)
-        return await prepare(spec, artifact, variables, self._environment.places())
+        return await prepare(spec, artifact, variables, self._environment.places(), self._builders)
 
     async def _deploy(
         self,
@@ -202,7 +203,8 @@ class Supervisor:
         record = next_record(spec, fingerprints, provenance, self._facts(ready), running, good, time.time())
         current = running.record if running else None
         kept = await asyncio.to_thread(store.get, store.BLUEPRINT, current.blueprint) if current else None
-        plan = await asyncio.to_thread(self._draw, record, secrets, ready, Blueprint.from_bytes(kept) if kept else None)
+        before = Blueprint.from_bytes(kept) if kept else None
+        plan = await self._deployer.in_thread(lambda: self._draw(record, secrets, ready, before))
         await asyncio.to_thread(store.put, store.BLUEPRINT, record.blueprint, plan.to_bytes())
         await self._deployer.deploy(spec.app_id, record.blueprint, plan.deployments)
         await asyncio.to_thread(store.delete, store.REJECTED, spec.app_id)

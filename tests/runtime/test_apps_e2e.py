@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -416,5 +415,4 @@ def _all_of_rays_state() -> bytes:
 
 
 def _files_with(folder: Path, text: bytes) -> list[str]:
-    names = (os.path.join(where, name) for where, _, files in os.walk(folder) for name in files)
-    return [name for name in names if os.path.isfile(name) and text in Path(name).read_bytes()]
+    return [str(path) for path in folder.rglob("*") if path.is_file() and text in path.read_bytes()]

@@ -1,5 +1,6 @@
 import os
 import time
+from pathlib import Path
 
 import humanize
 from helper import VERSION
@@ -37,8 +38,8 @@ class Main:
             "humanize": humanize.__version__,
             "thousand": humanize.intcomma(1000),
             "home": os.environ["HOME"],
-            "cwd": os.getcwd(),
-            "tmpdir": os.path.isdir(os.environ["TMPDIR"]),
+            "cwd": str(Path.cwd()),
+            "tmpdir": Path(os.environ["TMPDIR"]).is_dir(),  # noqa: ASYNC240
             "env": {name: os.environ.get(name) for name in ("AUTHOR", "PLAIN", "SECRET", "HYPHA_ARTIFACT_ID")},
             "datasets": await self.bioengine_datasets.list_datasets(),
         }
