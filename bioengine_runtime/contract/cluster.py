@@ -47,8 +47,8 @@ class ExternalCluster(Closed):
 class WorkerBounds(Closed):
     """How many SLURM jobs may run; the number between belongs to the runtime's scaler."""
 
-    min: int = Field(default=0, ge=0)
-    max: int = Field(default=4, ge=0)
+    min: int = Field(default=0, ge=0, description="Jobs kept also when idle.")
+    max: int = Field(default=4, ge=0, description="Jobs at most.")
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> WorkerBounds:
@@ -62,13 +62,17 @@ class Slurm(Closed):
 
     mode: Literal["slurm"]
     workers: WorkerBounds = WorkerBounds()
-    partition: str | None = None
-    account: str | None = None
+    partition: str | None = Field(default=None, description="SLURM partition; left out: the default one.")
+    account: str | None = Field(default=None, description="SLURM account to charge; left out: the default one.")
     image: str | None = Field(default=None, description="Container image of a worker (Apptainer).")
     cpus: int = Field(default=8, ge=1, description="CPUs of one worker.")
     gpus: int = Field(default=1, ge=0, description="GPUs of one worker.")
-    memory_gb_per_cpu: float = Field(default=16.0, gt=0)
-    time_limit: str = Field(default="4:00:00", pattern=r"^(\d+-)?\d{1,2}(:\d{2}){0,2}$")
+    memory_gb_per_cpu: float = Field(default=16.0, gt=0, description="Memory of one worker, per CPU.")
+    time_limit: str = Field(
+        default="4:00:00",
+        pattern=r"^(\d+-)?\d{1,2}(:\d{2}){0,2}$",
+        description="How long one job may run: [days-]hours:minutes:seconds, in quotes.",
+    )
     extra_args: list[str] = Field(default_factory=list, description="Further #SBATCH arguments.")
 
 
@@ -115,7 +119,7 @@ class AppInstance(Closed):
     )
     hypha_token: SecretRef | None = Field(default=None, description="Token the app itself uses, as HYPHA_TOKEN.")
     authorized_users: AuthorizedUsers | None = Field(default=None, description="Overrides the manifest's.")
-    disable_gpu: bool = False
+    disable_gpu: bool = Field(default=False, description="Run on CPUs even if the code asks for a GPU.")
     max_ongoing_requests: int = Field(default=10, ge=1, description="Requests in flight per replica of the entry.")
     replicas: Replicas | dict[str, Replicas] | None = Field(
         default=None, description="Number of replicas, for all or per class."

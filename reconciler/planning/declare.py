@@ -79,7 +79,7 @@ def _read_cluster(tree: SourceTree) -> tuple[ClusterSpec, Document]:
     if tree.cluster_file is None:
         raise _no_cluster_file(tree)
     oid = tree.cluster_file.oid
-    cluster, document, faults = _CLUSTERS.get(oid, lambda: _parse_cluster(tree.read(oid)))
+    cluster, document, faults = _CLUSTERS.get(oid, lambda: parse_cluster(tree.read(oid)))
     if cluster is None or faults:
         problems = sorted(problem(CLUSTER_FILE, document, fault) for fault in faults)
         raise InvalidDesiredState([*problems, *_problems_of_folders(tree, document)])
@@ -89,7 +89,8 @@ def _read_cluster(tree: SourceTree) -> tuple[ClusterSpec, Document]:
 _CLUSTERS: Memo[tuple[ClusterSpec | None, Document, list[Fault]]] = Memo(limit=4)
 
 
-def _parse_cluster(data: bytes) -> tuple[ClusterSpec | None, Document, list[Fault]]:
+def parse_cluster(data: bytes) -> tuple[ClusterSpec | None, Document, list[Fault]]:
+    """cluster.yaml as a model (None when it is not one), and everything that is wrong with it."""
     document = read_yaml(data)
     cluster, faults = parse(ClusterSpec, document)
     dependencies = list(_dependency_faults(document))

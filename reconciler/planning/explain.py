@@ -240,6 +240,8 @@ class _Explainer:
             return "never write a secret into git; name where it is read from: {env: NAME} or {file: PATH}"
         if "string" in kinds and isinstance(value, bool | int | float) and written is not None:
             return f'quote it: "{written}"'
+        if isinstance(value, str) and "array" in kinds and "string" not in kinds:
+            return f"write a list: [{json.dumps(value, ensure_ascii=False)}]"
         if isinstance(value, str) and kinds & {"integer", "number", "boolean"} and "string" not in kinds:
             return "remove the quotes" if re.fullmatch(r"[-+.\d]+|true|false", value) else ""
         return ""
@@ -268,8 +270,10 @@ class _Explainer:
 
 
 def _one_of(word: str, known: Sequence[str]) -> str:
+    if len(known) == 1:
+        return f"must be {known[0]}"
     near = difflib.get_close_matches(word, known, n=1)
-    return f'did you mean "{near[0]}"?' if near else ("must be " if len(known) == 1 else "one of ") + ", ".join(known)
+    return f'did you mean "{near[0]}"?' if near else f"one of {', '.join(known)}"
 
 
 def _number(value: float) -> str:
