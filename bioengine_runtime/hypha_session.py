@@ -18,6 +18,8 @@ from typing import Any
 
 from hypha_rpc import connect_to_server
 
+from bioengine_runtime.pace import Pace
+
 log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 3.0
@@ -148,7 +150,9 @@ class HyphaSession:
         }
         if address.workspace:
             config["workspace"] = address.workspace
-        return await asyncio.wait_for(connect_to_server(config), CONNECT_TIMEOUT_S)
+        server = await asyncio.wait_for(connect_to_server(config), CONNECT_TIMEOUT_S)
+        _keep_pace(server.rpc)
+        return server
 
     async def _watch(self) -> None:
         """Returns when the connection is beyond hope."""
@@ -188,6 +192,17 @@ class HyphaSession:
 
     async def _bounded(self, question: Any) -> Any:
         return await asyncio.wait_for(question, PROBE_TIMEOUT_S)
+
+
+def _keep_pace(rpc: Any) -> None:
+    """Every message of this client goes through one function; hypha-rpc offers no other place to slow it down."""
+    pace, send = Pace(), rpc._emit_message
+
+    async def paced(message: bytes) -> None:
+        await pace()
+        await send(message)
+
+    rpc._emit_message = paced
 
 
 def _local_id(full: str) -> str:

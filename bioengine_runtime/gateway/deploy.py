@@ -16,7 +16,7 @@ import bioengine_runtime
 from bioengine_runtime.gateway.names import GATEWAY_DEPLOYMENT, gateway_app
 from bioengine_runtime.gateway.replica import Gateway
 
-PARTS = ("gateway/*.py", "apps/record.py", "access.py", "door.py", "hypha_session.py")
+PARTS = ("gateway/*.py", "apps/record.py", "access.py", "door.py", "hypha_session.py", "pace.py")
 """The files whose change makes a new release of the gateway."""
 
 
