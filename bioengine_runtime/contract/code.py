@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -407,6 +408,8 @@ def _bounded(value: Any) -> Any:
     too_large = False
     if isinstance(value, int):
         too_large = value.bit_length() > _MAX_BITS
+    elif isinstance(value, float):
+        too_large = not math.isfinite(value)
     elif isinstance(value, str | list):
         too_large = len(cast("Sequence[object]", value)) > _MAX_TEXT
     if too_large or isinstance(value, complex):
