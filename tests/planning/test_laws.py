@@ -28,7 +28,7 @@ from tests.builders import a_class, an_app, some_code
 from tests.planning.simulator import apply_steps, staging
 from tests.planning.worlds import CANARY, World, worlds
 
-LAW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LAW = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def plan_of(world: World, live: LiveState | None = None) -> Plan:

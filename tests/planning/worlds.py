@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -10,6 +12,7 @@ from bioengine_runtime.contract.status import AppState
 from reconciler.planning.desired import AppCode, DesiredApp, DesiredState
 from reconciler.planning.diff import CLUSTER_FILE, Fingerprints
 from reconciler.planning.live import ArtifactVersion, LiveArtifact, LiveState
+from reconciler.planning.problems import Problem
 from reconciler.planning.steps import PlanOptions
 from tests.builders import (
     COMMIT,
@@ -29,12 +32,43 @@ from tests.builders import (
 )
 
 IDS = ("app-a", "app-b", "app-c", "app-d", "app-e")
-ROLES = ("absent", "both", "both", "both", "both", "wanted", "wanted", "removed", "removed", "broken")
 CANARY = "canary-7f3a91"
 """Stands for a secret value wherever one could come near a plan."""
 
-WAYS_TO_DIFFER = ("same", "code", "kwargs", "in place", "env", "leak", "secret", "gpu", "no spec", "no digest")
-STATES = (*["RUNNING"] * 5, "UNHEALTHY", "DEPLOYING", "DEPLOY_FAILED", "DELETING")
+OLD_VERSION = ArtifactVersion("0.9.0-gaaaaaaaaaaaa", "a" * 40)
+ONE_ANSWER = st.sampled_from  # made once here: making a strategy costs more than drawing from it
+
+ORDER = ONE_ANSWER((IDS, IDS[::-1]))  # dependencies come first in it, and not always in the alphabet
+ROLE = ONE_ANSWER(("absent", *["both"] * 4, "wanted", "wanted", "removed", "removed", "broken"))
+CODE = ONE_ANSWER(
+    (*(some_code(name, content=content) for name in ("one", "two", "three") for content in ("v1", "v2")), None)
+)
+SECRETS = ONE_ANSWER(({}, a_secret(), a_secret("API_KEY", class_name="Main")))
+SUSPEND = ONE_ANSWER((*[False] * 6, True, "until Monday"))
+ENV = ONE_ANSWER(({}, {"*": {"LEVEL": "1"}}))
+REPLICAS = ONE_ANSWER(({}, {"*": 2}))
+MAYBE = st.booleans()
+DEPENDENCIES = {at: st.sets(st.integers(0, at - 1), max_size=2) for at in range(1, len(IDS))}
+
+WAY = ONE_ANSWER(("same", "code", "kwargs", "in place", "env", "leak", "secret", "gpu", "no spec", "no digest"))
+STATUS = ONE_ANSWER((*["RUNNING"] * 5, "UNHEALTHY", "DEPLOYING", "DEPLOY_FAILED", "DELETING"))
+OWNER = ONE_ANSWER(("prod", "prod", "prod", "staging", None))
+FROM_COMMIT = ONE_ANSWER((OLD_COMMIT, COMMIT))
+REJECTED = ONE_ANSWER((*[None] * 5, "wanted", "other"))
+UPDATING = ONE_ANSWER((*[False] * 6, True))
+STORED = ONE_ANSWER(("none", "older", "this", "this", "staged", "other tree"))
+FINGERPRINT = ONE_ANSWER(("f" * 16, "f" * 16, None))
+
+CALM = ONE_ANSWER((True, True, False))
+UNSEEN = ONE_ANSWER(((), ("artifacts",), ("artifacts",), ("apps",), ("apps", "artifacts")))
+TARGETS = ONE_ANSWER((frozenset[str](), frozenset({"app-b"}), frozenset({"app-a", "app-d"})))
+CONFIRMED = ONE_ANSWER((0, 0, 1, 6))
+PRUNE = ONE_ANSWER((True, True, False))
+BUDGET = ONE_ANSWER(("100%", "100%", "50%", "10%", 1, 0))
+CHANGED = ONE_ANSWER((None, {CLUSTER_FILE: (OLD_COMMIT, "Add an app"), "apps/one": (COMMIT, "Fix")}))
+NODES = ONE_ANSWER(([], [a_node(CPU=3, GPU=1, memory=8 * GIB)], [a_node(CPU=64)]))
+SLURM = ONE_ANSWER((False, False, False, True))
+BOUNDS = ONE_ANSWER(({"min": 0, "max": 4}, {"min": 0, "max": 2}))
 
 
 @dataclass(frozen=True)
@@ -46,62 +80,103 @@ class World:
 
 
 @st.composite
-def codes(draw: st.DrawFn) -> AppCode | None:
-    name = draw(st.sampled_from(("one", "two", "three", None)))
-    return some_code(name, content=draw(st.sampled_from(("v1", "v2")))) if name else None
+def worlds(draw: st.DrawFn) -> World:
+    """Two of three are calm (complete, without targets), so that much is done in them."""
+    calm = draw(CALM)
+    ids = draw(ORDER)
+    apps: list[DesiredApp] = []
+    broken: dict[str, tuple[Problem, ...]] = {}
+    running: list[AppState] = []
+    artifacts: dict[str, LiveArtifact] = {}
+    fingerprints: dict[str, dict[str, str | None]] = {}
+    trees: dict[str, AppCode] = {}  # a folder has one content in one commit
+    for at, app_id in enumerate(ids):
+        role = draw(ROLE)
+        if role == "absent":
+            continue
+        code = draw(CODE)
+        app = _wanted(draw, app_id, ids[:at], trees.setdefault(code.manifest.id, code) if code else None)
+        if role in ("both", "wanted"):
+            apps.append(app)
+            fingerprints[app_id] = {key: draw(FINGERPRINT) for key in keys_of(app.secrets)}
+        if role == "broken":
+            broken[app_id] = (a_problem(app_id),)
+        if role in ("both", "removed") or (role == "broken" and draw(MAYBE)):
+            running.append(_running(draw, app))
+        artifact = _stored(draw, app) if app.code or draw(MAYBE) else None
+        if artifact:
+            artifacts.setdefault(artifact.artifact_id, artifact)
+    slurm = draw(SLURM)
+    desired = a_desired(
+        *_with_dependencies_among(apps, broken),
+        broken=broken,
+        policy={"prune": draw(PRUNE), "self_heal": draw(MAYBE), "removal_budget": draw(BUDGET)},
+        compute={"mode": "slurm", "workers": {"min": 0, "max": 4}} if slurm else None,
+        changed=draw(CHANGED),
+    )
+    live = a_live(
+        *running,
+        artifacts=artifacts.values(),
+        unseen=() if calm else draw(UNSEEN),
+        nodes=draw(NODES),
+        mode="slurm" if slurm else "single-machine",
+        workers=draw(BOUNDS) if slurm else None,
+        workspace=WORKSPACE,
+    )
+    targets = frozenset[str]() if calm else draw(TARGETS)
+    return World(desired, live, fingerprints, PlanOptions(targets, draw(CONFIRMED), draw(MAYBE)))
 
 
-@st.composite
-def wanted_apps(draw: st.DrawFn, app_id: str, before: tuple[str, ...], code: AppCode | None) -> DesiredApp:
+def _with_dependencies_among(apps: list[DesiredApp], broken: Mapping[str, Any]) -> list[DesiredApp]:
+    names = {app.app_id for app in apps} | broken.keys()
+    return [replace(app, depends_on=tuple(sorted(set(app.depends_on) & names))) for app in apps]
+
+
+def _wanted(draw: st.DrawFn, app_id: str, before: tuple[str, ...], code: AppCode | None) -> DesiredApp:
+    needed = draw(DEPENDENCIES[len(before)]) if before and draw(MAYBE) else ()
     return an_app(
         app_id,
         code=code,
-        secrets=draw(st.sampled_from(({}, a_secret(), a_secret("API_KEY", class_name="Main")))),
-        depends_on=tuple(draw(st.sets(st.sampled_from(before), max_size=2))) if before and draw(st.booleans()) else (),
-        suspend=draw(st.sampled_from((*[False] * 6, True, "until Monday"))),
-        disable_gpu=draw(st.booleans()),
-        env=draw(st.sampled_from(({}, {"*": {"LEVEL": "1"}}))),
-        replicas=draw(st.sampled_from(({}, {"*": 2}))),
+        secrets=draw(SECRETS),
+        depends_on=tuple(before[at] for at in needed),
+        suspend=draw(SUSPEND),
+        disable_gpu=draw(MAYBE),
+        env=draw(ENV),
+        replicas=draw(REPLICAS),
     )
 
 
-@st.composite
-def running_apps(draw: st.DrawFn, wanted: DesiredApp) -> AppState:
+def _running(draw: st.DrawFn, wanted: DesiredApp) -> AppState:
     """The app as it may run: as wanted, or differing in one way, ours or not."""
-    way = draw(st.sampled_from(WAYS_TO_DIFFER))
+    way, owner = draw(WAY), draw(OWNER)
     old = _differing(wanted, way)
-    commit = draw(st.sampled_from((OLD_COMMIT, COMMIT)))
-    owner = draw(st.sampled_from(("prod", "prod", "prod", "staging", None)))
-    status = draw(st.sampled_from(STATES))
-    rejected = draw(st.sampled_from((*[None] * 5, wanted.spec.digest(), "0" * 64)))
+    rejected = {"wanted": wanted.spec.digest(), "other": "0" * 64}.get(draw(REJECTED) or "")
+    provenance = old.provenance.model_copy(update={"commit": draw(FROM_COMMIT), "owner": owner})
     state = a_status(
-        replace(old, provenance=old.provenance.model_copy(update={"commit": commit, "owner": owner or ""})),
+        replace(old, provenance=provenance) if owner else old,
         rejected=rejected,
-        status=status,
-        updating=draw(st.sampled_from((*[False] * 6, True))),
+        status=draw(STATUS),
+        updating=draw(UPDATING),
     )
-    update: dict[str, object] = {}
-    if owner is None:
-        update["provenance"] = None
-    if way == "no spec":
-        update["spec"] = None
-        update["digest"] = "1" * 64
-    if way == "no digest":
-        update["digest"] = None
-    if way == "secret":
-        update["secret_fingerprints"] = dict.fromkeys(keys_of(old.secrets), "0" * 16)
+    update: dict[str, object] = {} if owner else {"provenance": None}
+    match way:
+        case "no spec":
+            update |= {"spec": None, "digest": "1" * 64}
+        case "no digest":
+            update |= {"digest": None}
+        case "secret":
+            update |= {"secret_fingerprints": dict.fromkeys(keys_of(old.secrets), "0" * 16)}
+        case _:
+            pass
     return state.model_copy(update=update)
 
 
 def _differing(wanted: DesiredApp, way: str) -> DesiredApp:
-    spec = wanted.spec
+    spec, changed = wanted.spec, {}
     match way:
         case "code":
-            tree = "a" * 40
-            provenance = wanted.provenance.model_copy(update={"tree": tree})
-            return replace(
-                wanted, spec=spec.model_copy(update={"version": "0.9.0-gaaaaaaaaaaaa"}), provenance=provenance
-            )
+            provenance = wanted.provenance.model_copy(update={"tree": OLD_VERSION.tree})
+            return replace(wanted, spec=spec.model_copy(update={"version": OLD_VERSION.name}), provenance=provenance)
         case "kwargs":
             changed = {"kwargs": {"Main": {"size": 3}}}
         case "in place":
@@ -113,85 +188,20 @@ def _differing(wanted: DesiredApp, way: str) -> DesiredApp:
         case "gpu":
             changed = {"disable_gpu": not spec.disable_gpu}
         case _:
-            changed = {}
+            pass
     return replace(wanted, spec=spec.model_copy(update=changed))
 
 
-@st.composite
-def stored(draw: st.DrawFn, app: DesiredApp) -> LiveArtifact | None:
-    match draw(st.sampled_from(("none", "older", "this", "this", "staged", "other tree"))):
+def _stored(draw: st.DrawFn, app: DesiredApp) -> LiveArtifact | None:
+    artifact_id = app.spec.artifact_id
+    match draw(STORED):
         case "older":
-            return LiveArtifact(app.spec.artifact_id, (ArtifactVersion("0.9.0-gaaaaaaaaaaaa", "a" * 40),))
+            return LiveArtifact(artifact_id, (OLD_VERSION,))
         case "this":
             return an_artifact(app)
         case "staged":
-            return LiveArtifact(app.spec.artifact_id, (), staged=True)
+            return LiveArtifact(artifact_id, (), staged=True)
         case "other tree":
-            return LiveArtifact(app.spec.artifact_id, (ArtifactVersion(app.spec.version, None),))
+            return LiveArtifact(artifact_id, (ArtifactVersion(app.spec.version, None),))
         case _:
             return None
-
-
-@st.composite
-def worlds(draw: st.DrawFn) -> World:
-    """Two of three are calm (complete, without targets), so that much is done in them."""
-    calm = draw(st.sampled_from((True, True, False)))
-    apps: list[DesiredApp] = []
-    broken: dict[str, tuple] = {}
-    running: list[AppState] = []
-    artifacts: dict[str, LiveArtifact] = {}
-    fingerprints: dict[str, dict[str, str | None]] = {}
-    by_name: dict[str, AppCode] = {}
-    for at, app_id in enumerate(IDS):
-        role = draw(st.sampled_from(ROLES))
-        if role == "absent":
-            continue
-        code = draw(codes())
-        code = by_name.setdefault(code.manifest.id, code) if code else None
-        app = draw(wanted_apps(app_id, IDS[:at], code))
-        if role in ("both", "wanted"):
-            apps.append(app)
-            values = st.just("f" * 16) if calm else st.sampled_from(("f" * 16, "f" * 16, None))
-            fingerprints[app_id] = {key: draw(values) for key in keys_of(app.secrets)}
-        if role == "broken":
-            broken[app_id] = (a_problem(app_id),)
-        if role != "wanted" and not (role == "broken" and draw(st.booleans())):
-            running.append(draw(running_apps(app)))
-        artifact = draw(stored(app)) if app.code or draw(st.booleans()) else None
-        if artifact and artifact.artifact_id not in artifacts:
-            artifacts[artifact.artifact_id] = artifact
-    names = {app.app_id for app in apps} | broken.keys()
-    apps = [replace(app, depends_on=tuple(sorted(set(app.depends_on) & names))) for app in apps]
-    slurm = draw(st.booleans()) and draw(st.booleans())
-    desired = a_desired(
-        *apps,
-        broken=broken,
-        policy={
-            "prune": draw(st.sampled_from((True, True, False))),
-            "self_heal": draw(st.booleans()),
-            "removal_budget": draw(st.sampled_from(("100%", "100%", "50%", "10%", 1, 0))),
-        },
-        compute={"mode": "slurm", "workers": {"min": 0, "max": 4}} if slurm else None,
-        changed=draw(st.sampled_from((None, {CLUSTER_FILE: (OLD_COMMIT, "Add an app"), "apps/one": (COMMIT, "Fix")}))),
-    )
-    nodes = draw(st.sampled_from(([], [a_node(CPU=3, GPU=1, memory=8 * GIB)], [a_node(CPU=64)])))
-    unseen = (
-        () if calm else draw(st.sampled_from(((), ("artifacts",), ("artifacts",), ("apps",), ("apps", "artifacts"))))
-    )
-    live = a_live(
-        *running,
-        artifacts=artifacts.values(),
-        unseen=unseen,
-        nodes=nodes,
-        mode="slurm" if slurm else "single-machine",
-        workers=draw(st.sampled_from(({"min": 0, "max": 4}, {"min": 0, "max": 2}))) if slurm else None,
-        workspace=WORKSPACE,
-    )
-    options = PlanOptions(
-        targets=frozenset()
-        if calm
-        else draw(st.sampled_from((frozenset[str](), frozenset({"app-b"}), frozenset({"app-a", "app-d"})))),
-        prune_confirmed=draw(st.sampled_from((0, 0, 1, 6))),
-        force=draw(st.booleans()),
-    )
-    return World(desired, live, fingerprints, options)
