@@ -22,24 +22,22 @@ def load_class(code: str, module: str, class_name: str) -> tuple[Any, type]:
 
 
 def _load_module(code: str, module: str) -> Any:
-    """By its file, so that a standard module of the same name cannot be loaded in its place."""
+    """By its file. A module that Ray or Python has loaded under this name stays theirs, and the app's gets another."""
     if code not in sys.path:
         sys.path.insert(0, code)
     path = Path(code) / f"{module}.py"
     known = sys.modules.get(module)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known
-    spec = importlib.util.spec_from_file_location(module, path)
+    name = module if known is None else f"bioengine_app_{module}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise BadApp(f"the app has no file {module}.py")
     loaded = importlib.util.module_from_spec(spec)
-    sys.modules[module] = loaded
+    sys.modules[name] = loaded
     try:
         spec.loader.exec_module(loaded)
     except BaseException:
-        if known is None:
-            del sys.modules[module]
-        else:
-            sys.modules[module] = known
+        del sys.modules[name]
         raise
     return loaded

@@ -6,6 +6,7 @@ we take them away. Calls block for about a millisecond: from an event loop, use 
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ray.experimental import internal_kv
@@ -21,8 +22,12 @@ REJECTED = "rejected"
 KINDS = (CODE, DESCRIBED, BLUEPRINT, REPLICA, GOOD, REJECTED)
 
 
+_touched: dict[tuple[str, str], float] = {}
+
+
 def put(kind: str, name: str, value: bytes) -> None:
     """Store under kind/name, over what is there."""
+    _touched[kind, name] = time.monotonic()
     internal_kv._internal_kv_put(f"{kind}/{name}".encode(), value, overwrite=True, namespace=NAMESPACE)
 
 
@@ -33,6 +38,7 @@ def get(kind: str, name: str) -> bytes | None:
 
 def delete(kind: str, name: str) -> None:
     """Take away; nothing there is fine."""
+    _touched.pop((kind, name), None)
     internal_kv._internal_kv_del(f"{kind}/{name}".encode(), namespace=NAMESPACE)
 
 
@@ -41,3 +47,8 @@ def names(kind: str, prefix: str = "") -> list[str]:
     start = f"{kind}/"
     keys: Any = internal_kv._internal_kv_list(f"{start}{prefix}".encode(), namespace=NAMESPACE)
     return [key.decode().removeprefix(start) for key in keys]
+
+
+def last_put(kind: str, name: str) -> float:
+    """When this process stored it last, on the monotonic clock; long ago if it never did."""
+    return _touched.get((kind, name), float("-inf"))

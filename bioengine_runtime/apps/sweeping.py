@@ -37,7 +37,7 @@ class Sweeper:
         nameless = {key for key in there if (key[0], _owner(*key)) not in named}
         self._nameless = {key: self._nameless.get(key, now) for key in nameless}
         for key, since in self._nameless.items():
-            if now - since >= GRACE_S:
+            if now - max(since, store.last_put(*key)) >= GRACE_S:
                 store.delete(*key)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -65,6 +67,21 @@ class Main:
     async def ping(self):
         return 1
 """
+OWN_VERSION = """
+import os
+import packaging
+from hypha_rpc.utils.schema import schema_method
+from ray import serve
+
+def pins():
+    return ["packaging==24.0"]
+
+@serve.deployment(ray_actor_options={"num_cpus": 0.1, "runtime_env": {"pip": pins()}}, health_check_period_s=1)
+class Main:
+    @schema_method
+    async def version(self):
+        return packaging.__version__, os.getpid()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +111,7 @@ def artifacts() -> Artifacts:
     artifacts.add("plain", "failing-test", main=FAILING_TEST)
     artifacts.add("plain", "bad-pin", main=BAD_PIN)
     artifacts.add("plain", "hanging", main=HANGING)
+    artifacts.add("plain", "own-version", main=OWN_VERSION)
     artifacts.add("composed", "1")
     return artifacts
 
@@ -304,6 +322,23 @@ async def test_an_app_of_three_deployments_is_put_together(supervisor: Superviso
     assert await call("composed", "compute", 4) == 20
     assert set(pids(state)) == {"Entry", "Adder", "Doubler"}
     assert state.methods == ["compute"]
+
+
+async def test_an_app_brings_its_own_version_of_what_the_worker_has(supervisor: Supervisor):
+    spec = a_spec("own", version="own-version")
+    assert await apply(supervisor, spec)
+    state = await until(supervisor, "own", is_up)
+    assert await call("own", "version") == ("24.0", pids(state)["Main"])
+
+
+async def test_a_node_without_the_apps_packages_gets_them_when_a_replica_starts(supervisor: Supervisor, home: Path):
+    before = await state_of(supervisor, "own")
+    pid = pids(before)["Main"]
+    assert pid
+    shutil.rmtree(home / "apps" / ".cache" / "layers")
+    os.kill(pid, signal.SIGKILL)
+    after = await until(supervisor, "own", lambda state: is_up(state) and pids(state).get("Main") not in (None, pid))
+    assert await call("own", "version") == ("24.0", pids(after)["Main"])
 
 
 async def test_another_worker_object_reads_everything_back(
