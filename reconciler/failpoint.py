@@ -1,8 +1,8 @@
 """A seam for crash tests: dies without a word at one side effect. Inert unless `RECONCILE_FAIL_AT` is set.
 
-Every remote write stands inside `with side_effect("<address>/<call>")`, so the variable can name each of them:
-`RECONCILE_FAIL_AT="<address>/<call>:before"` or `…:after` dies there; a number N dies before the N-th side effect of
-the process (counted from 0), which is how a test walks through all of them without knowing their names.
+Every remote write stands inside `with side_effect("<address>/<call>")`. The variable names one of them by the end of
+its name, and the side of it: `/commit:before`, `upload demo-app@1.0.0-g51ab07e0cafe/put_file:after`. A number N dies
+before the N-th side effect of the process, counted from 0; so `0` proves that there was none.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def side_effect(name: str) -> Generator[None, None, None]:
     if not wanted:
         yield
         return
-    if wanted in (str(next(_number)), f"{name}:before"):
+    if wanted == str(next(_number)) or f"{name}:before".endswith(wanted):
         _die()
     yield
-    if wanted == f"{name}:after":
+    if f"{name}:after".endswith(wanted):
         _die()
 
 

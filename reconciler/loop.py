@@ -92,7 +92,7 @@ async def wake_on_commits(git_dir: Path, wake: asyncio.Event, stop: asyncio.Even
 
     watched = [path for path in (git_dir / "refs", git_dir / "HEAD", git_dir / "packed-refs") if path.exists()]
     try:
-        async for _ in awatch(*watched, stop_event=stop, debounce=200):
+        async for _ in awatch(*watched, watch_filter=None, stop_event=stop, debounce=200):
             wake.set()
     except (OSError, RuntimeError) as error:
         log.warning("event=not_watching path=%s why=%s", git_dir, error)
@@ -122,6 +122,5 @@ async def _first(stop: asyncio.Event, wake: asyncio.Event, seconds: float) -> No
 
 
 def _in_words(error: ReconcilerError) -> str:
-    if isinstance(error, InvalidDesiredState):
-        return f"{error}: {error.problems[0].where}: {error.problems[0].message}"
-    return str(error)
+    problems = error.problems if isinstance(error, InvalidDesiredState) else ()
+    return "; ".join([str(error), *(f"{problem.where}: {problem.message}" for problem in problems)])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
@@ -71,6 +71,7 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log what is done
 
 @app.command()
 def plan(
+    ctx: typer.Context,
     repo: Repo = ".",
     ref: Ref = None,
     path: SubFolder = "",
@@ -101,7 +102,7 @@ def plan(
       reconcile plan --out plan.json && reconcile apply plan.json
       reconcile plan -o markdown --detailed-exitcode    for a merge request
     """
-    place = Place(repo, ref, path, worktree, home, server_url, workspace, worker, token_file)
+    place = _place(ctx, repo, ref, path, worktree, home, server_url, workspace, worker, token_file)
     screen = _screen(no_color, verbose)
     options = PlanOptions(frozenset(target or ()), confirm_deletes, force)
     _exit(
@@ -114,6 +115,7 @@ def plan(
 
 @app.command()
 def apply(
+    ctx: typer.Context,
     what: Annotated[str, typer.Argument(metavar="[PLAN|REPO]", help="A saved plan, or a repository.")] = ".",
     ref: Ref = None,
     path: SubFolder = "",
@@ -146,7 +148,7 @@ def apply(
 
     Exit codes: 0 done; 1 something failed; 3 refused before any change; 75 another reconciler is at work.
     """
-    place = Place(what, ref, path, worktree, home, server_url, workspace, worker, token_file)
+    place = _place(ctx, what, ref, path, worktree, home, server_url, workspace, worker, token_file)
     screen = _screen(no_color, verbose)
     asked = PlanOptions(frozenset(target or ()), confirm_deletes, force)
 
@@ -163,6 +165,7 @@ def apply(
 
 @app.command()
 def run(
+    ctx: typer.Context,
     repo: Repo = ".",
     ref: Ref = None,
     path: SubFolder = "",
@@ -184,13 +187,14 @@ def run(
       reconcile run https://git.example/lab/apps --ref main
       HYPHA_TOKEN=… reconcile run --server-url https://hypha.example
     """
-    place = Place(repo, ref, path, False, home, server_url, workspace, worker, token_file)
+    place = _place(ctx, repo, ref, path, False, home, server_url, workspace, worker, token_file)
     screen = _screen(no_color, verbose, talkative=True)
     _exit(screen, lambda: _verbs().run(place, screen, interval_s=interval))
 
 
 @app.command()
 def up(
+    ctx: typer.Context,
     repo: Repo = ".",
     ref: Ref = None,
     path: SubFolder = "",
@@ -212,7 +216,7 @@ def up(
 
     Exit codes: 0 stopped as asked, everything up; 1 something is not; 75 another process has the home.
     """
-    place = Place(repo, ref, path, worktree, home)
+    place = _place(ctx, repo, ref, path, worktree, home)
     screen = _screen(no_color, verbose)
 
     def begin() -> Coroutine[Any, Any, int]:
@@ -225,6 +229,7 @@ def up(
 
 @app.command()
 def validate(
+    ctx: typer.Context,
     repo: Repo = ".",
     ref: Ref = None,
     path: SubFolder = "",
@@ -239,13 +244,14 @@ def validate(
       reconcile validate --worktree       before a commit
       reconcile validate --ref my-branch
     """
-    place = Place(repo, ref, path, worktree, home)
+    place = _place(ctx, repo, ref, path, worktree, home)
     screen = _screen(no_color)
     _exit(screen, lambda: _verbs().validate(place, screen))
 
 
 @app.command()
 def get(
+    ctx: typer.Context,
     repo: Repo = ".",
     ref: Ref = None,
     path: SubFolder = "",
@@ -264,7 +270,7 @@ def get(
       reconcile get
       reconcile get -o json | jq '.apps[] | select(.health != "Healthy")'
     """
-    place = Place(repo, ref, path, False, home, server_url, workspace, worker, token_file)
+    place = _place(ctx, repo, ref, path, False, home, server_url, workspace, worker, token_file)
     screen = _screen(no_color)
     _exit(screen, lambda: _verbs().get(place, screen, as_json=output is Output.JSON))
 
@@ -280,28 +286,34 @@ def schema(
       reconcile schema
       reconcile schema cluster > cluster.schema.json
     """
-    from reconciler.schemas import published
+    from reconciler.schemas import published, text
 
     schemas = published()
     if name is None:
         sys.stdout.write("".join(f"{known}\n" for known in schemas))
         return
-    found = next((known for known in schemas if known == name or known.split(".")[0] == name), None)
+    found = next((known for known in schemas if name in (known, known.split(".")[0])), None)
     if found is None:
         raise typer.BadParameter(f"no schema {name!r}; there are {', '.join(schemas)}")
-    sys.stdout.write(json.dumps(schemas[found], indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(text(schemas[found]))
 
 
 def main() -> None:
     """The console script. Usage errors exit 1: 2 means that a plan has changes."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = 130
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        if message := error.format_message():  # none when it was only asked for help
+            sys.stderr.write(f"Error: {message}\nfix: see reconcile --help, or reconcile COMMAND --help\n")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _place(ctx: typer.Context, *where: Any) -> Place:
+    """Where a command works; in a world that the caller of `app` handed in, if any."""
+    return replace(Place(*where), world=ctx.obj)
 
 
 def _verbs():

@@ -36,6 +36,8 @@ class Place:
     workspace: str | None = None
     worker: str | None = None
     token_file: Path | None = None
+    world: World | None = None
+    """The outside, when it is given and not to be made."""
 
     @property
     def home(self) -> Path:
@@ -77,6 +79,9 @@ class Place:
 @asynccontextmanager
 async def opened(place: Place, *, writes: bool) -> AsyncGenerator[World, None]:
     """The world of this place; connections are made when first needed and closed at the end."""
+    if place.world:
+        yield place.world
+        return
     from reconciler.adapters.git import GitSource
 
     secrets = LocalSecrets(place.home / "secrets" / FINGERPRINT_KEY, make_key=writes)

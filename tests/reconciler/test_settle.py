@@ -1,0 +1,82 @@
+"""Waiting for what a pass began: passes go on until time alone changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from reconciler.planning.steps import PlanOptions
+from reconciler.reconcile import reconcile
+from reconciler.settle import Verdict, Waited, judge, reconcile_until_settled
+from tests.builders import a_status, an_app
+from tests.fakes import FakeSource, FakeWorld, a_repository
+
+
+async def settled(fake: FakeWorld, timeout_s: float = 5.0) -> Waited:
+    first = await reconcile(fake.world, PlanOptions())
+    return await reconcile_until_settled(
+        fake.world, PlanOptions(), first, timeout_s=timeout_s, tell=lambda _: None, every_s=0.01
+    )
+
+
+async def test_healthy_apps_end_the_wait() -> None:
+    waited = await settled(FakeWorld(FakeSource(a_repository("a", "b"))))
+    assert waited.ok and {app.verdict for app in waited.apps.values()} == {Verdict.HEALTHY}
+
+
+async def test_a_rejected_app_ends_the_wait_with_its_log_lines() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a", "b")))
+    fake.runtime.bad["a"] = "ImportError: no module named torch"
+    waited = await settled(fake)
+    assert not waited.ok
+    assert waited.apps["a"].verdict is Verdict.REJECTED and waited.apps["a"].log_lines == ("Traceback",)
+    assert waited.apps["b"].verdict is Verdict.HEALTHY
+
+
+async def test_an_app_that_never_comes_up_runs_out_of_time() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a")))
+    fake.runtime.slow.add("a")
+    waited = await settled(fake, timeout_s=0.1)
+    assert not waited.ok and waited.apps["a"].verdict is Verdict.WAITING
+
+
+async def test_dependants_are_started_by_a_later_pass() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a", "b", b="    depends_on: [a]\n")))
+    waited = await settled(fake)
+    assert waited.ok and fake.runtime.apps.keys() == {"a", "b"}
+
+
+async def test_a_worker_that_is_away_for_a_moment_is_waited_for() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a")))
+    first = await reconcile(fake.world, PlanOptions())
+    fake.runtime.fail("observe")
+    asyncio.get_running_loop().call_later(0.1, fake.runtime.heal)
+    waited = await reconcile_until_settled(
+        fake.world, PlanOptions(), first, timeout_s=5.0, tell=lambda _: None, every_s=0.01
+    )
+    assert waited.ok
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({"service_id": "ws/c:a"}, Verdict.HEALTHY),
+        ({}, Verdict.WAITING),
+        ({"service_id": "ws/c:a", "updating": True}, Verdict.WAITING),
+        ({"service_id": "ws/c:a", "digest": "0" * 64}, Verdict.WAITING),
+        ({"status": "DEPLOY_FAILED"}, Verdict.REJECTED),
+        ({"status": "UNHEALTHY", "service_id": "ws/c:a"}, Verdict.WAITING),
+    ],
+)
+def test_an_app_is_up_when_the_wanted_digest_runs_and_its_service_is_there(
+    fields: dict[str, object], verdict: Verdict
+) -> None:
+    app = an_app()
+    assert judge(app.app_id, app.spec.digest(), a_status(app, **fields)).verdict is verdict
+
+
+def test_a_stopped_app_is_waited_for_until_it_is_gone() -> None:
+    app = an_app()
+    assert judge(app.app_id, "", a_status(app)).verdict is Verdict.WAITING
+    assert judge(app.app_id, "", None).verdict is Verdict.GONE
