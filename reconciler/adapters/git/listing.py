@@ -45,8 +45,14 @@ def parse_ls_tree(output: bytes, prefix: str) -> list[Entry]:
         head, tab, path = line.partition(b"\t")
         if tab and path.startswith(start):
             mode, _, oid, size = head.decode("ascii").split()
-            entries.append(Entry(mode, oid, 0 if size == "-" else int(size), path[len(start) :]))
+            entries.append(Entry(mode, oid, _bytes(size), path[len(start) :]))
     return entries
+
+
+def _bytes(size: str) -> int:
+    if size == "BAD":
+        raise SourceUnusable("the repository lacks objects of this commit", hint="clone it in full, without --filter")
+    return 0 if size == "-" else int(size)
 
 
 def listing(entries: Iterable[Entry]) -> Listing:

@@ -6,6 +6,7 @@ Law: nothing a repository contains or names is executed, whatever its content; e
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -128,7 +129,7 @@ def as_source_error(error: GitFailed, what: str) -> ReconcilerError:
     last = next((line for line in reversed(text.splitlines()) if line.strip()), text) or str(error)
     if any(sign in text for sign in _REFUSED):
         return SourceUnusable(f"{what} may not be read or is not there: {last}", hint="check address and credentials")
-    if "redirect" in text:
+    if "redirect" in text or re.search(r"returned error: 30\d", text):
         return SourceUnusable(f"{what} answers with a redirect: {last}", hint="give the address it redirects to")
     if "transport '" in text and "not allowed" in text:
         return SourceUnusable(f"{what}: {last}")
