@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bioengine_runtime.local.embedded import Embedded, embedded
 from hypha_rpc import connect_to_server  # pyright: ignore[reportMissingTypeStubs]
+
+from bioengine_runtime.local.embedded import Embedded, embedded
+from bioengine_runtime.local.progress import StartEvent
 
 IDENTITY = ("-c", "user.name=bench", "-c", "user.email=bench@localhost")
 
@@ -68,7 +70,7 @@ async def stage() -> AsyncIterator[Stage]:
         repo.mkdir()
         _git(repo, "init", "-q", "-b", "main")
         async with embedded(
-            Path(folder) / "home", progress=lambda event: print(f"  {event}", file=sys.stderr)
+            Path(folder) / "home", progress=_say
         ) as local:
             yield Stage(local=local, repo=repo)
 
@@ -79,6 +81,10 @@ def manifest(app_id: str, entry: str, version: str = "1.0.0") -> str:
         f'id: {app_id}\nname: {app_id}\nid_emoji: "⏱"\ndescription: benchmark\ntype: ray-serve\n'
         f'version: "{version}"\ndeployments: ["{entry}"]\nauthorized_users: ["*"]\n'
     )
+
+
+def _say(event: StartEvent) -> None:
+    print(f"  {event.what} {event.state} {event.seconds:.1f} s", file=sys.stderr)
 
 
 def _git(repo: Path, *arguments: str) -> None:
