@@ -98,7 +98,7 @@ def excerpt(text: str, line: int, column: int, *, hidden: bool = False) -> str:
 
 
 _LONGEST = 160
-_SECRET_NAME = re.compile(r"^_|token|secret|passw|credential|api_?key|private_?key", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"^_|tok|secr|passw|pwd|cred|api_?key|private_?key", re.IGNORECASE)
 _SECRET_LINE = re.compile(r"""(^|[\s{,"'-])(?P<name>[A-Za-z_][\w-]*)["']?\s*:(?P<rest>\s+[^\s{].*)$""")
 
 
