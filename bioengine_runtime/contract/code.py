@@ -71,7 +71,8 @@ def _read_class(tree: ast.Module, module: str, class_name: str, filename: str) -
             column=node.col_offset + 1,
             fix="put @serve.deployment(...) above it",
         )
-    options, unknown = _options(decorator, _constants(tree))
+    named = any(isinstance(item, ast.Name) for keyword in _keywords(decorator) for item in ast.walk(keyword.value))
+    options, unknown = _options(decorator, _constants(tree) if named else {})
     parameters, required, open_parameters = _init_parameters(node, classes)
     methods, open_methods = _schema_methods(node, classes, names)
     return ClassFacts(
@@ -282,13 +283,16 @@ class _Computed(Exception):
 def _options(decorator: ast.expr, constants: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     options: dict[str, Any] = {}
     unknown: list[str] = []
-    if isinstance(decorator, ast.Call):
-        for keyword in decorator.keywords:
-            if keyword.arg is None:
-                unknown.append("**")
-            else:
-                _collect(keyword.arg, keyword.value, constants, options, unknown, keyword.arg)
+    for keyword in _keywords(decorator):
+        if keyword.arg is None:
+            unknown.append("**")
+        else:
+            _collect(keyword.arg, keyword.value, constants, options, unknown, keyword.arg)
     return options, tuple(unknown)
+
+
+def _keywords(decorator: ast.expr) -> list[ast.keyword]:
+    return decorator.keywords if isinstance(decorator, ast.Call) else []
 
 
 def _collect(

@@ -163,10 +163,10 @@ def _special_marks(text: str) -> Iterator[Fault]:
         for event in _events(text):
             mark = event.start_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            if isinstance(event, yaml.AliasEvent):
-                yield Fault(line, column, len(event.anchor) + 1, f"alias *{event.anchor}", _NO_ALIAS)
-            elif isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-                yield Fault(line, column, len(event.anchor) + 1, f"anchor &{event.anchor}", _NO_ALIAS)
+            anchor = cast("str | None", getattr(event, "anchor", None))
+            if anchor is not None:
+                shown = f"alias *{anchor}" if isinstance(event, yaml.AliasEvent) else f"anchor &{anchor}"
+                yield Fault(line, column, len(anchor) + 1, shown, _NO_ALIAS)
             elif tag := cast("str | None", getattr(event, "tag", None)):
                 shown = tag.replace("tag:yaml.org,2002:", "!!")
                 yield Fault(line, column, len(shown), f"tag {shown}", "remove it; values are plain YAML here")

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.adapters.git import GitSource
 from reconciler.adapters.git.mirror import Mirror
-from reconciler.adapters.git.process import Git, GitFailed
+from reconciler.adapters.git.process import Git, GitFailed, as_source_error
 from reconciler.errors import SourceUnusable, Unreachable
 from reconciler.planning.declare import declare
 from reconciler.planning.source import SourceTree
@@ -361,6 +361,38 @@ def test_a_redirect_is_not_followed(server: GitServer, tmp_path: Path) -> None:
         with pytest.raises(SourceUnusable, match="redirect"):
             source(f"{server.url}/repo/.git", tmp_path).fetch_blocking()
         assert elsewhere.requests == []
+
+
+def test_objects_made_to_attack_git_are_not_taken_in(repository: Repository, server: GitServer, tmp_path: Path) -> None:
+    repository.plant("100644", ".gitmodules", '[submodule "x"]\n\tpath = x\n\turl = --upload-pack=touch\n')
+    with pytest.raises(SourceUnusable, match="takes for an attack"):
+        source(f"{server.url}/repo/.git", tmp_path).fetch_blocking()
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        (
+            "git@host: Permission denied (publickey).\nfatal: Could not read from remote repository.\n\n"
+            "Please make sure you have the correct access rights\nand the repository exists.",
+            SourceUnusable,
+            "git@host: Permission denied (publickey).",
+        ),
+        (
+            "ssh: Could not resolve hostname host: Name or service not known\n"
+            "fatal: Could not read from remote repository.",
+            Unreachable,
+            "Could not resolve hostname host",
+        ),
+        ("fatal: Authentication failed for 'https://h/'", SourceUnusable, "Authentication failed"),
+        ("fatal: unable to access 'https://h/': Could not resolve host: h", Unreachable, "Could not resolve host"),
+        ("", Unreachable, "git ended with code 128"),
+    ],
+)
+def test_of_all_that_git_says_the_reason_is_told(said: str, kind: type[Exception], told: str) -> None:
+    error = as_source_error(GitFailed(128, said), "https://h/")
+    assert isinstance(error, kind)
+    assert told in str(error)
 
 
 def test_a_mirror_does_not_grow_without_bound(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,21 @@ def test_a_mistake_is_told_at_its_line_or_of_the_file_as_a_whole(kind: str, path
         assert fault.line == 0 or 1 <= fault.line <= len(lines) + 1
         assert fault.column >= (1 if fault.line else 0)
     assert faults
+
+
+def test_without_libyaml_the_same_files_are_good_and_bad() -> None:
+    judge = (
+        "import sys, yaml; yaml.__with_libyaml__ = False\n"
+        "from pathlib import Path\n"
+        "from reconciler.planning.yaml_text import read_yaml\n"
+        "for name in sys.argv[1:]:\n"
+        "    document = read_yaml(Path(name).read_bytes())\n"
+        "    print(repr((document.value, bool(document.faults))))\n"
+    )
+    names = [str(path) for path in sorted(CORPUS.glob("*/*/*.yaml"))]
+    done = subprocess.run([sys.executable, "-c", judge, *names], cwd=ROOT, capture_output=True, text=True, check=True)
+    here = [read_yaml(Path(name).read_bytes()) for name in names]
+    assert done.stdout.splitlines() == [repr((document.value, bool(document.faults))) for document in here]
 
 
 def fields(schema: dict[str, Any]) -> set[str]:

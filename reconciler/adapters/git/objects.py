@@ -39,7 +39,7 @@ class Objects:
     def _batch(self, oids: Sequence[str]) -> dict[str, bytes]:
         asked = "".join(f"{oid}\n" for oid in dict.fromkeys(oids)).encode()
         try:
-            output = self._git("cat-file", "--batch", stdin=asked, timeout=60, limit=MAX_ANSWER)
+            output = self._git("cat-file", "--batch", "--buffer", stdin=asked, timeout=60, limit=MAX_ANSWER)
         except GitFailed as error:
             raise SourceUnusable(f"the repository cannot be read: {error.text}") from None
         found: dict[str, bytes] = {}

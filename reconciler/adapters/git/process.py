@@ -125,15 +125,26 @@ class Git:
 
 def as_source_error(error: GitFailed, what: str) -> ReconcilerError:
     """What a failed transport means: refused or not there (a person must act), or not reachable now."""
-    text = error.text
-    last = next((line for line in reversed(text.splitlines()) if line.strip()), text) or str(error)
+    text, told = error.text, _telling_line(error)
     if any(sign in text for sign in _REFUSED):
-        return SourceUnusable(f"{what} may not be read or is not there: {last}", hint="check address and credentials")
+        return SourceUnusable(f"{what} may not be read or is not there: {told}", hint="check address and credentials")
     if "redirect" in text or re.search(r"returned error: 30\d", text):
-        return SourceUnusable(f"{what} answers with a redirect: {last}", hint="give the address it redirects to")
+        return SourceUnusable(f"{what} answers with a redirect: {told}", hint="give the address it redirects to")
+    if "fsck" in text:
+        return SourceUnusable(f"{what} holds objects that git takes for an attack: {told}", hint="run `git fsck` there")
     if "transport '" in text and "not allowed" in text:
-        return SourceUnusable(f"{what}: {last}")
-    return Unreachable(f"{what} did not answer: {last}")
+        return SourceUnusable(f"{what}: {told}")
+    return Unreachable(f"{what} did not answer: {told}")
+
+
+def _telling_line(error: GitFailed) -> str:
+    """Of everything git and ssh say, the line that says why."""
+    lines = [line.strip() for line in error.text.splitlines() if line.strip()] or [str(error)]
+    for signs in (_REFUSED, ("fsck", "redirect", "Could not resolve"), ("fatal:", "error:")):
+        for line in lines:
+            if any(sign in line for sign in signs):
+                return line
+    return lines[-1]
 
 
 _REFUSED = (
