@@ -36,6 +36,7 @@ SYMBOLS: Mapping[Impact, tuple[str, str]] = {
     Impact.INTERRUPTION: ("-/+", "magenta"),
     Impact.DELETE: ("-", "red"),
 }
+WORDS: Mapping[Impact, str] = {Impact.NONE: "set bounds", Impact.DELETE: "stop"}
 HELD_SYMBOLS: Mapping[Action, str] = {
     Action.CREATE: "+",
     Action.UPDATE: "~",
@@ -88,7 +89,7 @@ def interruptions(plan: Plan) -> tuple[str, ...]:
 def heading(step: Step) -> tuple[str, str]:
     """Symbol and words of a step: `^`, `rolling restart`."""
     symbol, _ = SYMBOLS[step.effect.impact]
-    word = step.effect.impact.value if step.effect.impact is not Impact.NONE else "set bounds"
+    word = WORDS.get(step.effect.impact, step.effect.impact.value)
     return (DRIFT, f"{word} (drift)") if step.drift else (symbol, word)
 
 
@@ -205,7 +206,7 @@ def _footer(plan: Plan, command: str) -> Iterator[Line]:
         yield _plain(f"Interruptions: {listed(missed)}.")
     if command:
         yield ()
-        yield _plain("Apply it with:" if plan.steps else "Nothing to apply. Look at what runs with:")
+        yield _plain("Apply it with:" if plan.steps else "Nothing to apply. Next:")
         yield ((f"    {command}", "bold"),)
 
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import assert_never
 
 from bioengine_runtime.contract.status import AppState, NodeState
-from reconciler.planning.desired import DesiredState
+from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.diff import Fingerprints
 from reconciler.planning.effects import needs_of
 from reconciler.planning.live import ArtifactVersion, LiveArtifact, LiveState
 from reconciler.planning.steps import (
     DeployApp,
+    Impact,
     PrepareRuntimeEnv,
     ScaleWorkers,
     SecretTable,
@@ -44,6 +45,7 @@ def apply_step(live: LiveState, step: Step, desired: DesiredState, fingerprints:
         case PrepareRuntimeEnv():
             return live
         case DeployApp() | UpdateApp():
+            _check_code_is_stored(live, step, desired.apps[verb.spec.app_id])
             known = fingerprints.get(verb.spec.app_id, {})
             state = AppState(
                 app_id=verb.spec.app_id,
@@ -85,6 +87,13 @@ def check(live: LiveState, step: Step) -> None:
                 assert live.worker is not None
             case _:
                 raise AssertionError(f"a precondition nobody checks: {name}")
+
+
+def _check_code_is_stored(live: LiveState, step: Step, app: DesiredApp) -> None:
+    """Replicas that start anew load their code from the artifact."""
+    if app.code is not None and step.effect.impact is not Impact.IN_PLACE:
+        artifact = (live.artifacts or {}).get(app.spec.artifact_id)
+        assert artifact is not None and artifact.version(app.spec.version), step
 
 
 def _keys(secrets: SecretTable) -> list[str]:

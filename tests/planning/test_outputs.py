@@ -57,7 +57,7 @@ def test_the_last_line_is_the_next_command() -> None:
 def test_a_plan_with_nothing_to_do_says_so() -> None:
     text = render_text.render(plan(*a_world(an_app()), {}, PlanOptions()), command="reconcile get").plain
     assert "Unchanged: 1 app.\nPlan: 0 to create, 0 to update, 0 to stop.\n" in text
-    assert text.endswith("Nothing to apply. Look at what runs with:\n    reconcile get")
+    assert text.endswith("Nothing to apply. Next:\n    reconcile get")
 
 
 def test_text_from_the_repository_cannot_drive_a_terminal() -> None:

@@ -127,6 +127,26 @@ def worlds(draw: st.DrawFn) -> World:
     return World(desired, live, fingerprints, PlanOptions(targets, draw(CONFIRMED), draw(MAYBE)))
 
 
+FLEET = {app_id: an_app(app_id) for app_id in (f"app-{number:02}" for number in range(24))}
+SIZE = st.integers(0, 8)
+NOTHING_LEFT = ONE_ANSWER((None, None, None, (0, 3, 0)))
+SHARE = ONE_ANSWER(("0%", "10%", "33%", "50%", "100%"))
+ROOM = ONE_ANSWER(([], [a_node(CPU=2)], [a_node(CPU=5)]))
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> World:
+    """Many plain apps of which some stay, some go and some are new; little room, and a budget in percent."""
+    kept, removed, new = draw(NOTHING_LEFT) or (draw(SIZE), draw(SIZE), draw(SIZE))
+    apps = list(FLEET.values())
+    stay, go, come = apps[:kept], apps[kept : kept + removed], apps[kept + removed : kept + removed + new]
+    desired = a_desired(*stay, *come, policy={"prune": True, "removal_budget": draw(SHARE)})
+    live = a_live(
+        *(a_status(app) for app in [*stay, *go]), artifacts=[an_artifact(app) for app in stay], nodes=draw(ROOM)
+    )
+    return World(desired, live, {}, PlanOptions(prune_confirmed=draw(CONFIRMED)))
+
+
 def _with_dependencies_among(apps: list[DesiredApp], broken: Mapping[str, Any]) -> list[DesiredApp]:
     names = {app.app_id for app in apps} | broken.keys()
     return [replace(app, depends_on=tuple(sorted(set(app.depends_on) & names))) for app in apps]

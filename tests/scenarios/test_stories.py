@@ -47,7 +47,7 @@ def test_the_story_is_told_as_before(story: str, request: pytest.FixtureRequest)
     live = a_live_state(desired, said)
     known = {app_id: dict.fromkeys(keys_of(app.secrets), "f" * 16) for app_id, app in desired.apps.items()}
     made = plan(desired, live, known, options_of(said))
-    text = render_text.render(made, command="reconcile apply .").plain + "\n"
+    text = render_text.render(made, command=f"reconcile {'apply' if made.steps else 'get'} .").plain + "\n"
     report = yaml.safe_dump(drift.report(made, live), sort_keys=False, allow_unicode=True, width=120)
     for name, content in (("plan.txt", text), ("report.yaml", report)):
         file = HERE / story / name
