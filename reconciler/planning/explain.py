@@ -57,10 +57,9 @@ def problem(path: str, document: Document, fault: Fault, app_id: str | None = No
         where=Location(path, fault.line, fault.column),
         message=fault.message,
         fix=fault.fix,
-        excerpt=excerpt(document.text, fault.line, fault.column, hidden=may_be_secret(fault.path)),
+        excerpt=excerpt(document.text, fault.line, fault.column, fault.width, hidden=may_be_secret(fault.path)),
         pointer=pointer(fault.path),
         app_id=app_id,
-        width=fault.width,
     )
 
 
@@ -88,16 +87,23 @@ def pointer(path: Path) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def excerpt(text: str, line: int, column: int, *, hidden: bool = False) -> str:
-    """The line, without secrets and without characters that a terminal would obey; "" when there is none to show."""
+def excerpt(text: str, line: int, column: int, width: int = 1, *, hidden: bool = False) -> str:
+    """The line with its number and carets below the place; "" when there is none to show.
+
+    Without secrets, and without characters that a terminal would obey.
+    """
     lines = text.split("\n", line)[:line] if line else []
-    if len(lines) < line or not lines or column > _LONGEST:
+    if not lines or len(lines) < line:
         return ""
-    shown = _without_secret(lines[-1].rstrip("\r")[:_LONGEST], hidden=hidden)
-    return "".join(c if c.isprintable() else " " for c in shown)
+    start = max(0, column - 60) if column > _LONGEST else 0
+    whole = _without_secret(lines[-1].rstrip("\r"), hidden=hidden)
+    shown = "".join(c if c.isprintable() else " " for c in whole[start : start + _LONGEST])
+    indent = max(column - 1 - start, 0)
+    carets = "^" * max(1, min(width, len(shown) - indent))
+    return f"{line} | {shown}\n{' ' * len(str(line))} | {' ' * indent}{carets}"
 
 
-_LONGEST = 160
+_LONGEST = 110
 _SECRET_NAME = re.compile(r"^_|tok|secr|passw|pwd|cred|api_?key|private_?key", re.IGNORECASE)
 _SECRET_LINE = re.compile(r"""(^|[\s{,"'-])(?P<name>[A-Za-z_][\w-]*)["']?\s*:(?P<rest>\s+[^\s{].*)$""")
 

@@ -21,7 +21,7 @@ class Location:
 class Problem:
     """One mistake. `app_id` is the app it concerns; None means the whole cluster.yaml is in doubt.
 
-    `excerpt` is the line of the file, without secrets; the mistake covers `width` characters from `where.column` on.
+    `excerpt` is two lines, fit to be printed: the line of the file with its number, and carets below the mistake.
     """
 
     where: Location
@@ -30,4 +30,3 @@ class Problem:
     excerpt: str = ""
     pointer: str = ""
     app_id: str | None = None
-    width: int = 1

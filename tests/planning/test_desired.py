@@ -382,10 +382,9 @@ def test_a_problem_shows_its_line_its_place_and_the_way_out() -> None:
         where=Location("cluster.yaml", 5, 5),
         message='unknown field "replicsa"',
         fix='did you mean "replicas"?',
-        excerpt="    replicsa: 2",
+        excerpt="5 |     replicsa: 2\n  |     ^^^^^^^^",
         pointer="/apps/demo/replicsa",
         app_id=None,
-        width=8,
     )
 
 
@@ -461,7 +460,7 @@ def test_what_is_wrong_with_a_folder_is_said_with_the_way_out(
 def test_a_mistake_in_code_is_shown_where_it_is() -> None:
     problem = only(broken(NEEDED, files={**DEMO, "apps/demo-app/main.py": "import os\n\nclass Main\n    pass\n"}))
     assert problem.where == Location("apps/demo-app/main.py", 3, 11)
-    assert problem.excerpt == "class Main"
+    assert problem.excerpt == "3 | class Main\n  |           ^"
 
 
 def test_a_manifest_that_begins_with_a_byte_order_mark_is_read() -> None:
@@ -761,7 +760,13 @@ def test_a_pointer_escapes_what_it_must() -> None:
 
 
 def test_an_excerpt_cannot_play_tricks_with_a_terminal() -> None:
-    assert excerpt("a: \x1b[31m\u202e", 1, 1).isprintable()
+    assert all(line.isprintable() for line in excerpt("a: \x1b[31m\u202e", 1, 1).split("\n"))
+
+
+def test_an_excerpt_of_a_long_line_shows_the_place() -> None:
+    line, carets = excerpt("x" * 500 + "HERE" + "x" * 500, 1, 501, 4).split("\n")
+    assert line[carets.index("^") : carets.index("^") + carets.count("^")] == "HERE"
+    assert len(line) < 120
 
 
 # ── Speed ──────────────────────────────────────────────────────────────────────────────────────────────────────────
