@@ -74,10 +74,10 @@ class HyphaSession:
     def is_connected(self) -> bool:
         return self._up.is_set()
 
-    def raise_if_dead(self) -> None:
-        """Raises when the session itself has ended, which only a fault of ours can cause."""
-        if self._task is None or self._task.done():
-            raise RuntimeError("the Hypha session has ended")
+    @property
+    def has_died(self) -> bool:
+        """The session ended though nobody stopped it, which only a fault of ours can cause."""
+        return self._task is not None and self._task.done() and not self._task.cancelled()
 
     @property
     def workspace(self) -> str:
@@ -94,10 +94,11 @@ class HyphaSession:
         return f"{self.workspace}/{self.address.client_id}:{service}"
 
     async def put(self, service: Mapping[str, Any], *, announce: bool = True) -> None:
-        """Offer a service, replacing the one of the same id in one step: calls and handles never see it missing.
+        """Offer a service, replacing the one of the same id in one step: calls and held handles never see it missing.
 
-        `announce=False` when nothing of it that the server knows has changed (name, description, schemas): then only
-        our own functions are exchanged and the server is not asked.
+        `announce=False` when nothing of it that the server lists has changed (name, description, schemas): then only
+        our own functions are exchanged. An announcement has one flaw that is the server's: it deletes its entry and
+        writes it again, so a look-up within that millisecond finds nothing.
         """
         async with self._changing:
             self._services[service["id"]] = service
@@ -133,7 +134,7 @@ class HyphaSession:
                 taken = TAKEN in str(error)
                 log.warning("event=hypha_connect_failed taken=%s error=%s", taken, _short(error))
                 await self._drop_connection(PROBE_TIMEOUT_S)
-                await asyncio.sleep(0.25 if taken else wait_s)
+                await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, LONGEST_WAIT_S)
             else:
                 self.connections += 1

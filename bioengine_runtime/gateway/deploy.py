@@ -59,8 +59,9 @@ def _deployment(settings: GatewaySettings, admins: Sequence[str]) -> serve.Deplo
         name=GATEWAY_DEPLOYMENT,
         num_replicas=1,
         max_ongoing_requests=100,
-        # The new one starts while the old one still answers; it gets the client id as soon as the old one lets go.
+        # The new one starts while the old one still answers, and then asks it for the connection (lease.py).
         max_surge_percent=100,
+        graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=20,
         health_check_period_s=5,
         user_config={"admins": sorted(set(admins))},

@@ -10,6 +10,7 @@ from typing import Any
 
 from bioengine_runtime.apps.record import Running, read_records
 from bioengine_runtime.gateway.calls import AppCalls
+from bioengine_runtime.gateway.lease import Lease
 from bioengine_runtime.gateway.names import gateway_app
 from bioengine_runtime.gateway.offer import offer
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
@@ -17,7 +18,7 @@ from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
 log = logging.getLogger("ray.serve")
 
 LOOK_EVERY_S = 3.0
-DRAIN_S = 5.0
+DRAIN_S = 2.0
 
 
 class Gateway:
@@ -32,8 +33,9 @@ class Gateway:
         self._calls: dict[str, AppCalls] = {}
         self._admins: tuple[str, ...] = ()
         self._looking = asyncio.Lock()
-        self._session.start()
-        self._following = asyncio.create_task(self._follow(), name="gateway-follow")
+        self._lease = Lease(gateway_app(worker_service_id))
+        self._retired = False
+        self._life = asyncio.create_task(self._live(), name="gateway-life")
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._admins = tuple(user_config.get("admins", ()))
@@ -46,18 +48,47 @@ class Gateway:
         return {app_id: self._session.service_id(app_id) for app_id in self._calls}
 
     def check_health(self) -> None:
-        self._session.raise_if_dead()
-        if self._following.done():
+        if self._life.done() and not self._retired:
             raise RuntimeError("the gateway no longer follows the apps")
+        if self._session.has_died:
+            raise RuntimeError("the gateway's connection to Hypha has ended")
 
     async def __del__(self) -> None:
-        """Serve calls this when the replica stops. Calls in flight may finish first; then the id is free again."""
-        self._following.cancel()
+        """Serve calls this when the replica stops."""
+        self._life.cancel()
+        await self._retire()
+
+    async def _live(self) -> None:
+        """From having the connection to oneself until a newer gateway asks for it."""
+        await self._lease.take()
+        self._session.start()
+        following = asyncio.create_task(self._follow(), name="gateway-follow")
+        try:
+            await self._until_replaced()
+        finally:
+            following.cancel()
+        await self._retire()
+
+    async def _until_replaced(self) -> None:
+        while True:
+            try:
+                return await self._lease.until_lost()
+            except Exception as error:  # Ray does not answer: as long as nobody says otherwise, it is us
+                log.warning("event=lease_unknown error=%s", type(error).__name__)
+                await asyncio.sleep(1.0)
+
+    async def _retire(self) -> None:
+        """Calls in flight may finish first; then the client id is free, and the next one is told so."""
+        if self._retired:
+            return
+        self._retired = True
         deadline = time.monotonic() + DRAIN_S
         # Looked at once in a process's life; an event would cost every call.
         while any(calls.in_flight for calls in self._calls.values()) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await self._session.stop()
+        await self._lease.let_go()
+        log.info("event=retired")
 
     async def _follow(self) -> None:
         while True:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +20,7 @@ from bioengine_runtime.local.home import Home, make_ray_temp, open_home
 from bioengine_runtime.local.hypha_server import server_url, start_hypha
 from bioengine_runtime.local.leftovers import stop_leftovers
 from bioengine_runtime.local.ports import choose_ports
-from bioengine_runtime.local.ray_head import ray_address, start_ray
+from bioengine_runtime.local.ray_head import ray_address, ray_environment, start_ray
 from bioengine_runtime.local.running import Running
 from bioengine_runtime.local.state import State, read_state
 from bioengine_runtime.local.store import start_store
@@ -59,6 +61,28 @@ class Stack:
         await self._running.stop("worker", grace_seconds=20)
         return time.monotonic() - began
 
+    async def run_beside(self, code: str) -> None:
+        """Run this in a process of its own that may talk to the Ray, as a worker would."""
+        environment = {**os.environ, **ray_environment(self.home), "PYTHONPATH": str(Path.cwd())}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-W", "ignore", "-c", code, env=environment, stdout=asyncio.subprocess.PIPE, stderr=-2
+        )
+        output, _ = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, output.decode()[-2000:]
+
+    def pids_of(self, name: str) -> set[int]:
+        """Serve replicas of this stack by a part of their process title."""
+        (ray,) = (one.pid for one in read_state(self.home.state_file).processes if one.what == "ray")
+        return {child.pid for child in psutil.Process(ray).children(recursive=True) if _is_replica(child, name)}
+
+    async def settled_pids_of(self, name: str) -> set[int]:
+        """The one replica of an app with one, when the ones before it have gone."""
+
+        async def only_one() -> set[int] | None:
+            return pids if len(pids := self.pids_of(name)) == 1 else None
+
+        return await eventually(only_one, 90)
+
     def token(self, user: str) -> str:
         """A token of somebody with a workspace of their own and no rights in ours."""
         own = f"ws-user-{user}"
@@ -89,8 +113,8 @@ class Stack:
 
 
 @asynccontextmanager
-async def a_stack() -> AsyncIterator[Stack]:
-    """All of it, on a short path of its own; nothing is left afterwards."""
+async def a_stack(*, with_worker: bool = True) -> AsyncIterator[Stack]:
+    """All of it (or Hypha alone), on a short path of its own; nothing is left afterwards."""
     with tempfile.TemporaryDirectory(prefix="bgw", dir="/tmp", ignore_cleanup_errors=True) as folder:
         home = open_home(Path(folder))
         ensure_admin_token(home)
@@ -100,9 +124,11 @@ async def a_stack() -> AsyncIterator[Stack]:
         stack = Stack(home, running, ports)
         try:
             await start_store(home, running, port=ports["store"])
-            await asyncio.gather(stack.start_hypha(), start_ray(home, running, port=ports["ray"], temp=ray_temp))
+            await stack.start_hypha()
             await ensure_workspace(stack.url, home)
-            await stack.start_worker()
+            if with_worker:
+                await start_ray(home, running, port=ports["ray"], temp=ray_temp)
+                await stack.start_worker()
             yield stack
         finally:
             for what in ("worker", "ray", "hypha", "store"):
@@ -124,10 +150,9 @@ async def eventually(what: Callable[[], Awaitable[Any]], within_s: float = 60.0)
     raise AssertionError(f"not within {within_s} s; last: {last[-500:]}")
 
 
-def pids_of(name: str) -> set[int]:
-    """Serve replicas by a part of their process title."""
-    return {
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if "ServeReplica:" in (title := " ".join(process.info["cmdline"] or ())) and name in title
-    }
+def _is_replica(process: psutil.Process, name: str) -> bool:
+    try:
+        title = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "ServeReplica:" in title and name in title

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.runtime.demo_app import demo_files
-from tests.runtime.stack import Stack, a_stack, eventually, pids_of
+from tests.runtime.stack import Stack, a_stack, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -121,6 +122,8 @@ class Calls:
         self.made = 0
         self.failed: list[str] = []
         self.answers: set[tuple[str, int]] = set()
+        self.longest_gap_s = 0.0
+        self._last = time.monotonic()
 
     async def repeat(self, call: Any) -> None:
         while True:
@@ -128,6 +131,8 @@ class Calls:
             try:
                 answer = await asyncio.wait_for(call(), 20)
                 self.answers.add((answer["version"], answer["pid"]))
+                self.longest_gap_s = max(self.longest_gap_s, time.monotonic() - self._last)
+                self._last = time.monotonic()
             except Exception as error:
                 self.failed.append(f"{type(error).__name__}: {str(error)[-300:]}")
             await asyncio.sleep(0.03)
@@ -156,14 +161,14 @@ async def calling(stack: Stack) -> AsyncIterator[Calls]:
 
 
 async def test_a_held_handle_lives_through_an_update_of_one_replica(stack: Stack) -> None:
-    gateway = pids_of("bioengine-gateway")
+    gateway = await stack.settled_pids_of("bioengine-gateway")
     async with calling(stack) as calls:
         await asyncio.sleep(1)
         await deploy(stack, "1.1.0", more=True)
         await asyncio.sleep(5)
     assert calls.failed == [] and calls.made > 100
     assert {version for version, _ in calls.answers} == {"1.0.0", "1.1.0"}
-    assert pids_of("bioengine-gateway") == gateway
+    assert stack.pids_of("bioengine-gateway") == gateway
     async with stack.connected("bob") as server:
 
         async def has_the_new_method() -> bool:
@@ -197,14 +202,14 @@ async def test_an_update_by_hand_keeps_what_it_does_not_name(stack: Stack) -> No
 
 
 async def test_a_killed_worker_comes_back_to_the_same_processes_and_no_call_is_lost(stack: Stack) -> None:
-    before = pids_of("bioengine-gateway"), pids_of("ServeReplica:demo")
+    before = await stack.settled_pids_of("bioengine-gateway"), await stack.settled_pids_of("ServeReplica:demo")
     async with calling(stack) as calls:
         await stack.kill_worker()
         await asyncio.sleep(2)
         await stack.start_worker()
         await asyncio.sleep(3)
     assert calls.failed == [] and calls.made > 100
-    assert (pids_of("bioengine-gateway"), pids_of("ServeReplica:demo")) == before
+    assert (stack.pids_of("bioengine-gateway"), stack.pids_of("ServeReplica:demo")) == before
     async with stack.connected() as server:
         (app,) = (await (await server.get_service(stack.worker_id)).observe())["apps"]
         assert app["app_id"] == "demo" and app["spec"]["secrets"] == {"*": ["TOKEN"]}
@@ -216,8 +221,57 @@ async def test_a_worker_that_is_told_to_stop_does_so_soon_and_leaves_the_apps(st
     await stack.start_worker()
 
 
+ENSURE = """
+import asyncio, pathlib, ray
+from bioengine_runtime.gateway import deploy
+
+deploy.release = lambda settings: {release!r}
+ray.init(address={ray!r}, namespace="bioengine", log_to_driver=False, configure_logging=False)
+settings = deploy.GatewaySettings({url!r}, {workspace!r}, pathlib.Path({token!r}), {client!r}, {worker!r})
+asyncio.run(deploy.ensure_gateway(settings, {admins!r}))
+"""
+
+
+async def ensure_gateway(stack: Stack, release: str, admins: list[str]) -> None:
+    """As a worker of another release would."""
+    await stack.run_beside(
+        ENSURE.format(
+            release=release,
+            admins=admins,
+            ray=stack.ray_address,
+            url=stack.url,
+            workspace=stack.workspace,
+            token=str(stack.home.secrets.admin_token),
+            client="bioengine-local-worker-gateway",
+            worker=stack.worker_id,
+        )
+    )
+
+
+async def test_a_new_release_takes_over_within_seconds_and_new_admins_need_none(stack: Stack) -> None:
+    before = await stack.settled_pids_of("bioengine-gateway")
+    await stack.kill_worker()  # it would ask for its own release again
+    async with calling(stack) as calls:
+        await ensure_gateway(stack, "another", ["carol@lab.example"])
+        await eventually(lambda: has_changed_from(stack, before), 60)
+        await asyncio.sleep(3)
+        after, lost = stack.pids_of("bioengine-gateway"), len(calls.failed)
+        await ensure_gateway(stack, "another", ["dave@lab.example"])
+        await asyncio.sleep(3)
+    assert stack.pids_of("bioengine-gateway") == after
+    assert len(calls.failed) == lost and calls.longest_gap_s < 5
+    async with stack.connected("dave") as server:
+        assert await (await server.get_service(f"{stack.workspace}/demo")).secret() == "42"
+    await stack.start_worker()
+    await eventually(lambda: has_changed_from(stack, after), 60)
+
+
+async def has_changed_from(stack: Stack, before: set[int]) -> bool:
+    return len(now := stack.pids_of("bioengine-gateway")) == 1 and not now & before
+
+
 async def test_services_come_back_under_the_same_ids_after_hypha_restarts(stack: Stack) -> None:
-    before = pids_of("bioengine-gateway"), pids_of("ServeReplica:demo")
+    before = await stack.settled_pids_of("bioengine-gateway"), await stack.settled_pids_of("ServeReplica:demo")
     await stack.stop_hypha()
     await asyncio.sleep(3)
     await stack.start_hypha()
@@ -229,7 +283,7 @@ async def test_services_come_back_under_the_same_ids_after_hypha_restarts(stack:
             return (await app.version())["version"] == "1.1.0" and await worker.check_access()
 
     await eventually(answers, 60)
-    assert (pids_of("bioengine-gateway"), pids_of("ServeReplica:demo")) == before
+    assert (stack.pids_of("bioengine-gateway"), stack.pids_of("ServeReplica:demo")) == before
 
 
 async def test_an_app_that_is_stopped_loses_its_service(stack: Stack) -> None:

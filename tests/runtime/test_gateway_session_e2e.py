@@ -1,0 +1,118 @@
+"""The session under gateway and worker: same id, same services, whatever happens to either side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
+from tests.runtime.stack import Stack, a_stack, eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stack() -> AsyncIterator[Stack]:
+    async with a_stack(with_worker=False) as running:
+        yield running
+
+
+@asynccontextmanager
+async def a_session(stack: Stack, client_id: str, **changes: Any) -> AsyncIterator[HyphaSession]:
+    address = HyphaAddress(stack.url, stack.workspace, stack.home.secrets.admin_token, client_id)
+    session = HyphaSession(replace(address, **changes))
+    session.start()
+    try:
+        yield session
+    finally:
+        await session.stop()
+
+
+def a_service(answer: str, *more: str) -> dict[str, object]:
+    def saying() -> Any:
+        async def say() -> str:
+            return answer
+
+        return say
+
+    return {"id": "talk", "config": {"visibility": "public"}, **{name: saying() for name in ("say", *more)}}
+
+
+async def test_a_new_session_of_the_same_id_takes_over_from_one_that_has_stopped(stack: Stack) -> None:
+    async with a_session(stack, "one") as first, stack.connected("bob") as server:
+        await first.put(a_service("first"))
+        await asyncio.wait_for(first.connected(), 20)
+        assert await (await server.get_service(f"{stack.workspace}/talk")).say() == "first"
+        await first.stop()
+        async with a_session(stack, "one") as second:
+            await second.put(a_service("second"))
+            await asyncio.wait_for(second.connected(), 20)
+            assert await (await server.get_service(f"{stack.workspace}/talk")).say() == "second"
+
+
+async def test_a_held_handle_works_while_its_service_is_replaced_again_and_again(stack: Stack) -> None:
+    answers: set[str] = set()
+    async with a_session(stack, "two") as session, stack.connected("bob") as server:
+        await session.connected()
+        await session.put(a_service("0"))
+        held = await server.get_service(f"{stack.workspace}/talk")
+
+        async def keep_asking() -> None:
+            while True:
+                answers.add(await held.say())
+
+        asking = asyncio.create_task(keep_asking())
+        for number in range(1, 20):
+            await session.put(a_service(str(number), f"extra{number}"))
+            await asyncio.sleep(0.05)
+        assert not asking.done(), asking.exception()
+        asking.cancel()
+        assert "extra19" in await server.get_service(f"{stack.workspace}/talk")
+    assert len(answers) > 10
+
+
+async def test_a_service_the_server_has_lost_is_put_back(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bioengine_runtime.hypha_session.VERIFY_EVERY_S", 0.5)
+    monkeypatch.setattr("bioengine_runtime.hypha_session.PROBE_EVERY_S", 0.5)
+    async with a_session(stack, "three") as session:
+        server = await session.connected()
+        await session.put(a_service("here"))
+        manager = await server.rpc.get_manager_service({"case_conversion": "snake"})
+        await manager.unregister_service(f"{stack.workspace}/three:talk")
+
+        async def is_back() -> bool:
+            return await (await server.get_service(f"{stack.workspace}/three:talk")).say() == "here"
+
+        await eventually(is_back, 20)
+
+
+async def test_a_token_file_that_is_mended_is_read_again(stack: Stack, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("not a token")
+    async with a_session(stack, "four", token_file=token) as session:
+        await asyncio.sleep(1.5)
+        assert not session.is_connected
+        assert not session.has_died
+        token.write_text(stack.home.secrets.admin_token.read_text())
+        await asyncio.wait_for(session.connected(), 20)
+
+
+async def test_more_calls_than_hypha_takes_of_one_client_are_slowed_and_not_cut_off(stack: Stack) -> None:
+    async with a_session(stack, "five") as session, AsyncExitStack() as callers:
+        await session.connected()
+        await session.put(a_service("paced"))
+
+        async def call_often() -> int:
+            caller = await callers.enter_async_context(stack.connected("bob"))
+            held = await caller.get_service(f"{stack.workspace}/talk")
+            return sum([await held.say() == "paced" for _ in range(450)])
+
+        done = await asyncio.gather(*(call_often() for _ in range(3)))
+        assert (sum(done), session.connections) == (1350, 1)

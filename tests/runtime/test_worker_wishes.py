@@ -1,0 +1,79 @@
+"""What a person says, made total."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bioengine_runtime.contract.app import AppSpec, fingerprint
+from bioengine_runtime.contract.base import is_app_id
+from bioengine_runtime.contract.status import AppState
+from bioengine_runtime.door import Invalid
+from bioengine_runtime.wishes import Resolved, readable_id, resolve
+
+KEY = b"k" * 32
+
+
+def a_wish(running: AppState | None = None, **wish: Any) -> Resolved:
+    return resolve(
+        wish,
+        app_id="demo",
+        artifact_id="w/demo",
+        version="2",
+        default_users=["*"],
+        running=running,
+        key=KEY,
+    )
+
+
+def what_runs() -> AppState:
+    spec = AppSpec(
+        app_id="demo",
+        artifact_id="w/demo",
+        version="1",
+        kwargs={"Demo": {"size": 3}},
+        env={"*": {"PLAIN": "x"}},
+        secrets={"*": ["TOKEN"]},
+        authorized_users=["alice"],
+        disable_gpu=True,
+        max_ongoing_requests=7,
+        replicas={"*": 2},
+    )
+    return AppState(app_id="demo", status="RUNNING", spec=spec, secret_fingerprints={"*/TOKEN": "abc"})
+
+
+def test_a_new_app_gets_the_defaults() -> None:
+    wanted = a_wish()
+    assert wanted.spec == AppSpec(app_id="demo", artifact_id="w/demo", version="2", authorized_users=["*"])
+
+
+def test_an_update_keeps_everything_it_does_not_name_secrets_included() -> None:
+    wanted, before = a_wish(what_runs()), what_runs().spec
+    assert before is not None and wanted.spec == before.model_copy(update={"version": "2"})
+    assert (wanted.secrets, wanted.fingerprints) == ({}, {"*/TOKEN": "abc"})
+
+
+def test_false_and_empty_are_said_and_nothing_is_not() -> None:
+    wanted = a_wish(what_runs(), disable_gpu=False, application_kwargs={}, authorized_users=[])
+    assert (wanted.spec.disable_gpu, wanted.spec.kwargs, wanted.spec.authorized_users) == (False, {}, [])
+    assert wanted.spec.env == {"*": {"PLAIN": "x"}}
+
+
+def test_secrets_leave_the_spec_and_are_known_by_name_and_fingerprint() -> None:
+    wanted = a_wish(what_runs(), application_env_vars={"Demo": {"_KEY": "s3cret", "A": "b"}}, hypha_token="t0ken")
+    assert wanted.spec.env == {"Demo": {"A": "b"}}
+    assert wanted.spec.secrets == {"*": ["HYPHA_TOKEN", "TOKEN"], "Demo": ["KEY"]}
+    assert wanted.secrets == {"Demo": {"KEY": "s3cret"}, "*": {"HYPHA_TOKEN": "t0ken"}}
+    assert wanted.fingerprints["Demo/KEY"] == fingerprint(KEY, "s3cret")
+    assert "s3cret" not in repr(wanted) and "s3cret" not in wanted.spec.model_dump_json()
+
+
+def test_what_cannot_be_said_names_the_field() -> None:
+    with pytest.raises(Invalid, match=r"env\.\*"):
+        a_wish(application_env_vars={"*": {"NOT-A-NAME": "x"}})
+
+
+def test_an_id_that_is_made_up_is_readable_free_and_allowed() -> None:
+    made = {readable_id(()) for _ in range(50)}
+    assert all(is_app_id(app_id) for app_id in made) and len(made) > 45
