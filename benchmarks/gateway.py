@@ -212,8 +212,7 @@ async def compare(local: Embedded, apps: int) -> tuple[dict[str, dict[str, Speed
 async def compared(local: Embedded, apps: int) -> tuple[dict[str, dict[str, Speed]], float, float]:
     with_gateway = await run_gateway(local, apps)
     await asyncio.to_thread(deploy, [proxied(local, f"proxied-{number}") for number in range(2)])
-    with_proxies = memory_mb("ServeReplica:proxied") / 2 - memory_mb("ServeReplica:gated") / (apps + 1)
-    with_proxies = with_proxies if with_proxies > 0 else memory_mb(":Proxy") / 2
+    with_proxies = memory_mb(":Proxy") / 2
     token = local.token_file.read_text()
     config = {"server_url": local.server_url, "token": token, "logger": None}
     speeds: dict[str, dict[str, Speed]] = {}
