@@ -1,4 +1,4 @@
-"""Repeats passes until what they touched is settled: healthy, rejected, gone, or out of time.
+"""Repeats passes until what they are to keep is settled: healthy, rejected, gone, or out of time.
 
 A step is done when the runtime has accepted it. Whether the app then came up is for later looks, and these are them.
 """
@@ -14,7 +14,7 @@ from enum import StrEnum
 from bioengine_runtime.contract.status import AppState, WorkerState
 from reconciler.apply import Tell
 from reconciler.errors import Unreachable
-from reconciler.planning.steps import DeployApp, Plan, PlanOptions, Reason, StopApp, UpdateApp
+from reconciler.planning.steps import DeployApp, Plan, PlanOptions, Reason, Result, StopApp, UpdateApp
 from reconciler.ports import Runtime, World
 from reconciler.reconcile import Pass, reconcile
 
@@ -43,7 +43,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """The last pass, and how every app that was touched ended up."""
+    """The last pass, and how every app that was touched, or was as it should be, ended up."""
 
     last: Pass
     passes: int
@@ -66,7 +66,7 @@ async def reconcile_until_settled(
 ) -> Waited:
     """Passes after `first` until nothing is left that time alone would change."""
     deadline = time.monotonic() + timeout_s
-    done, passes, wanted = first, 1, touched(first.look.plan)
+    done, passes, wanted = first, 1, to_wait_for(first)
     while True:
         apps = await _until_settled(done.look.hypha.runtime, wanted, deadline, waiting, every_s)
         finished = time.monotonic() > deadline or passes >= PASSES or not _more_to_come(done)
@@ -74,19 +74,29 @@ async def reconcile_until_settled(
             return Waited(done, passes, apps)
         done = await reconcile(world, options, tell=tell)
         passes += 1
-        wanted |= touched(done.look.plan)
+        wanted |= to_wait_for(done)
         if done.look.plan.empty and _waits(done.look.plan):
             await asyncio.sleep(every_s)
 
 
-def touched(plan: Plan) -> dict[str, str]:
-    """app id → the digest it is to run with; "" when it is to be gone."""
-    wanted: dict[str, str] = {}
-    for step in plan.steps:
+def to_wait_for(done: Pass) -> dict[str, str]:
+    """app id → the digest it is to run with, "" when it is to be gone.
+
+    It is what the worker has accepted, now or before. What failed, was skipped or is held will not come up by waiting.
+    """
+    accepted = {outcome.address for outcome in done.outcomes if outcome.result is Result.DONE}
+    apps, owner = done.look.desired.apps, done.look.desired.cluster.name
+    wanted = {app_id: apps[app_id].spec.digest() for app_id in done.look.plan.unchanged if app_id in apps}
+    for app in done.look.live.apps.values():
+        # What is being stopped may have lost its record already; only another owner's is certainly not ours.
+        foreign = app.provenance is not None and app.provenance.owner != owner
+        if app.status == "DELETING" and not foreign and app.app_id not in apps:
+            wanted[app.app_id] = ""
+    for step in done.look.plan.steps:
         match step.verb:
-            case DeployApp(spec) | UpdateApp(spec):
+            case DeployApp(spec) | UpdateApp(spec) if step.address in accepted:
                 wanted[spec.app_id] = spec.digest()
-            case StopApp(app_id):
+            case StopApp(app_id) if step.address in accepted:
                 wanted[app_id] = ""
             case _:
                 pass

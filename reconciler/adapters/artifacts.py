@@ -160,14 +160,16 @@ class HyphaArtifacts:
                 )
             # A new version that was never committed: nobody can have used it, and its files may be of another commit.
             await self._write(f"{address}/discard", "discard", artifact_id=upload.artifact_id)
+            record = await self._record(upload.artifact_id) or record
         # What is given replaces the whole config, permissions included: so give all of it, or nothing.
-        merged = {**(record.config or {}), **config} if config else None
+        before = record.config or {}
+        after = {key: value for key, value in before.items() if key != "view_config"} | config
         await self._write(
             f"{address}/edit",
             "edit",
             artifact_id=upload.artifact_id,
             manifest=manifest,
-            config=merged,
+            config=after if after != before else None,
             version="new",
             stage=True,
         )
@@ -239,8 +241,9 @@ class HyphaArtifacts:
         return files
 
     async def _record(self, artifact_id: str) -> _Record | None:
+        """The artifact as it is staged, else as it is published; only the staged view tells that it is staged."""
         try:
-            return _Record.model_validate(await self._ask("read", artifact_id=artifact_id, silent=True))
+            return _Record.model_validate(await self._ask("read", artifact_id=artifact_id, stage=True, silent=True))
         except RemoteError as error:
             if _is_missing(error):
                 return None

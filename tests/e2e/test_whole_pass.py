@@ -180,15 +180,17 @@ async def test_killed_while_creating_the_next_run_makes_one_app(base: Lab, call:
     assert len((await base.stored(name)).versions) == 1
     await base.push({"cluster.yaml": a_repository("alpha", "beta", cluster=PRUNE)["cluster.yaml"]})
     assert (await base.apply(fail_at="/remove_app:after")).code == KILLED
-    assert (await base.apply()).code == 0
-    assert (await base.apps()).keys() == {"alpha", "beta"}
+    done = await base.apply()
+    assert done.code == 0, done.stdout + done.stderr
+    assert (await base.apps()).keys() == {"alpha", "beta"}, done.stdout + done.stderr
 
 
 async def test_an_upload_cut_off_twice_by_different_commits_leaves_nothing_of_the_first(base: Lab) -> None:
     await base.push({**an_app_folder("alpha", says="first"), "apps/alpha/only_in_first.txt": "x"})
     assert (await base.apply(fail_at="/PUT only_in_first.txt:after")).code == KILLED
     await base.push({**an_app_folder("alpha", says="second"), "apps/alpha/only_in_first.txt": None})
-    assert (await base.apply(fail_at="/discard:after")).code == KILLED
+    done = await base.apply(fail_at="/discard:after")
+    assert done.code == KILLED, done.stdout
     assert (await base.apply()).code == 0
     newest = (await base.stored("alpha")).versions[-1]
     assert await stored_files(base.session, "alpha", newest.name) == {"main.py", "manifest.yaml"}

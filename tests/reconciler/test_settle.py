@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bioengine_runtime.contract.status import AppState
 from reconciler.planning.steps import PlanOptions
 from reconciler.reconcile import reconcile
 from reconciler.settle import Verdict, Waited, judge, reconcile_until_settled
@@ -39,6 +40,30 @@ async def test_an_app_that_never_comes_up_runs_out_of_time() -> None:
     fake.runtime.slow.add("a")
     waited = await settled(fake, timeout_s=0.1)
     assert not waited.ok and waited.apps["a"].verdict is Verdict.WAITING
+
+
+async def test_what_an_earlier_run_began_is_waited_for() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a")))
+    fake.runtime.slow.add("a")
+    await reconcile(fake.world, PlanOptions())
+    waited = await settled(fake, timeout_s=0.1)
+    assert waited.last.look.plan.empty and not waited.ok and waited.apps["a"].verdict is Verdict.WAITING
+
+
+async def test_what_an_earlier_run_began_to_stop_is_waited_for() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a", "b")))
+    await reconcile(fake.world, PlanOptions())
+    fake.source.commit(a_repository("a"))
+    fake.runtime.apps["b"] = AppState(app_id="b", status="DELETING")
+    waited = await settled(fake, timeout_s=0.1)
+    assert waited.apps["b"].verdict is Verdict.WAITING
+
+
+async def test_what_failed_is_not_waited_for() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a", "b")))
+    fake.runtime.bad_environments["a"] = "no solution found"
+    waited = await settled(fake, timeout_s=60.0)
+    assert not waited.ok and waited.apps.keys() == {"b"}
 
 
 async def test_dependants_are_started_by_a_later_pass() -> None:
