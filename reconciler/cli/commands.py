@@ -217,7 +217,7 @@ def up(
     Exit codes: 0 stopped as asked, everything up; 1 something is not; 75 another process has the home.
     """
     place = _place(ctx, repo, ref, path, worktree, home)
-    screen = _screen(no_color, verbose)
+    screen = _screen(no_color, verbose, talkative=True)
 
     def begin() -> Coroutine[Any, Any, int]:
         from reconciler.cli.up import up as start

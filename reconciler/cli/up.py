@@ -23,7 +23,7 @@ from reconciler.planning.steps import PlanOptions
 from reconciler.ports import World
 from reconciler.reconcile import carry_out, look
 from reconciler.secrets import LocalSecrets
-from reconciler.settle import Waited, reconcile_until_settled
+from reconciler.settle import Verdict, Waited, judge, reconcile_until_settled
 
 if TYPE_CHECKING:
     from bioengine_runtime.local.embedded import Embedded
@@ -39,23 +39,42 @@ class NotStarted(ReconcilerError):
 
 
 async def up(place: Place, screen: Screen, *, once: bool, timeout_s: float) -> int:
-    from bioengine_runtime.local.embedded import embedded
     from bioengine_runtime.local.errors import HomeBusy, LocalError
 
     stop = asyncio.Event()
     on_signals(stop)
     await _check(place, screen)
     try:
-        async with embedded(place.home, progress=_StartProgress(screen)) as there:
-            with alone(place.home):
-                async with opened(place, writes=True) as world:
-                    screen.masked = world.secrets.masked
-                    return await _serve(place, world, there, screen, stop, once=once, timeout_s=timeout_s)
+        code = await _unless(stop, _live(place, screen, once=once, timeout_s=timeout_s))
     except HomeBusy as busy:
         raise HomeInUse(busy.message, hint=busy.hint) from None
     except LocalError as error:
         log_file = f" Its log: {error.log_file}" if error.log_file else ""
         raise NotStarted(error.message, hint=f"{error.hint}{log_file}") from None
+    if code is None:
+        screen.note("Stopped; nothing is left running.")
+        return 1 if once else 0
+    return code
+
+
+async def _live(place: Place, screen: Screen, *, once: bool, timeout_s: float) -> int:
+    """Start everything, and stop it all however this ends: cut off anywhere, too."""
+    from bioengine_runtime.local.embedded import embedded
+
+    async with embedded(place.home, progress=_StartProgress(screen)) as there:
+        with alone(place.home):
+            async with opened(place, writes=True) as world:
+                screen.masked = world.secrets.masked
+                waited = await _first_pass(world, screen, timeout_s)
+                state = await waited.last.look.hypha.runtime.observe()
+                apps = {app.app_id: app for app in state.apps}
+                _show(there, apps, screen)
+                if once:
+                    return await _call_all(place, waited, apps, screen)
+                screen.note("\nReconciling until Ctrl-C. Push a commit and watch; or, in another terminal:")
+                screen.note(f"  reconcile get {place.command_tail}")
+                await keep_reconciling(world, stop=asyncio.Event(), wake=asyncio.Event())
+                return 0
 
 
 async def _check(place: Place, screen: Screen) -> None:
@@ -71,28 +90,6 @@ async def _check(place: Place, screen: Screen) -> None:
         )
 
 
-async def _serve(
-    place: Place, world: World, there: Embedded, screen: Screen, stop: asyncio.Event, *, once: bool, timeout_s: float
-) -> int:
-    waited = await _unless(stop, _first_pass(world, screen, timeout_s))
-    if waited is None:
-        return 0
-    hypha = waited.last.look.hypha
-    state = await hypha.runtime.observe()
-    apps = {app.app_id: app for app in state.apps}
-    well = waited.ok and not waited.last.look.desired.problems
-    _show(there, apps, screen)
-    if once:
-        wanted = [app_id for app_id in waited.last.look.desired.apps if app_id in apps]
-        answered = await _unless(stop, _call_each(place, waited, [apps[app_id] for app_id in wanted], screen))
-        return 0 if answered and well and len(wanted) == len(waited.last.look.desired.apps) else 1
-    screen.note("\nReconciling until Ctrl-C. Push a commit and watch; or, in another terminal:")
-    screen.note(f"  reconcile get {place.command_tail}")
-    await keep_reconciling(world, stop=stop, wake=asyncio.Event())
-    screen.note("Stopping …")
-    return 0
-
-
 async def _first_pass(world: World, screen: Screen, timeout_s: float) -> Waited:
     seen = await look(world, PlanOptions())
     screen.note(render_text.render(seen.plan, command=""))
@@ -103,23 +100,28 @@ async def _first_pass(world: World, screen: Screen, timeout_s: float) -> Waited:
     return waited
 
 
-async def _call_each(place: Place, waited: Waited, apps: list[AppState], screen: Screen) -> bool:
-    """Call one method of each app the way anybody would, and show the answers. True when all answered."""
+async def _call_all(place: Place, waited: Waited, apps: Mapping[str, AppState], screen: Screen) -> int:
+    """Call one method of each app the way anybody would. 0 when every app that git asks for is well and answered."""
+    desired = waited.last.look.desired
     secrets = LocalSecrets(place.home / "secrets" / "unused", make_key=False)
-    spec = place.hypha_of(waited.last.look.desired.cluster)
+    spec = place.hypha_of(desired.cluster)
     session = HyphaSession(lambda: address_of(spec, place.home, secrets))
-    answered = True
+    well = waited.ok and not desired.problems
+    screen.result("")
     try:
-        for app in apps:
+        for app_id, wanted in desired.apps.items():
+            if judge(app_id, wanted.spec.digest(), apps.get(app_id)).verdict is not Verdict.HEALTHY:
+                well = False
+                continue
             try:
-                method, answer = await _call_one(session, app)
-                screen.result(f"{app.app_id}.{method}() → {json.dumps(answer, ensure_ascii=False, default=str)[:500]}")
+                method, answer = await _call_one(session, apps[app_id])
+                screen.result(f"{app_id}.{method}() → {json.dumps(answer, ensure_ascii=False, default=str)[:500]}")
             except (RemoteError, Unreachable) as error:
-                answered = False
-                screen.result(f"{app.app_id}: ✗ {error}")
+                well = False
+                screen.result(f"{app_id}: ✗ {error}")
     finally:
         await session.close()
-    return answered
+    return 0 if well else 1
 
 
 async def _call_one(session: HyphaSession, app: AppState) -> tuple[str, Any]:
@@ -163,15 +165,18 @@ def curl(server_url: str, token_file: Path, service_id: str, method: str) -> str
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Value]) -> Value | None:
-    """The result of the work; None when it was cut off because `stop` was set."""
+    """The result of the work; None when `stop` came first, and then only after the work has cleaned up behind it."""
     working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
+        if working.done():
+            return await working
+        working.cancel()
+        await asyncio.wait({working})
+        return None
     finally:
         stopping.cancel()
-        working.cancel()
 
 
 class _StartProgress:

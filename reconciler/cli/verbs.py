@@ -145,13 +145,17 @@ async def get(place: Place, screen: Screen, *, as_json: bool) -> int:
 async def keep_reconciling(
     world: World, *, stop: asyncio.Event, wake: asyncio.Event, interval_s: float | None = None
 ) -> None:
-    """Passes until `stop`, each told of in the log."""
+    """Passes until `stop`. The log tells of each that did something or saw something new."""
+    before = ""
 
     async def one_pass() -> Pass:
+        nonlocal before
         done = await reconcile(world, PlanOptions())
         for outcome in done.outcomes:
             log.log(logging.INFO if outcome.result is Result.DONE else logging.ERROR, "%s", _logged(outcome))
-        log.info("event=pass revision=%s %s", done.look.plan.revision.short, _counts(done))
+        now = f"event=pass revision={done.look.plan.revision.short} {_counts(done)}"
+        log.log(logging.DEBUG if now == before else logging.INFO, "%s", now)
+        before = now
         return done
 
     async with asyncio.TaskGroup() as group:

@@ -124,7 +124,8 @@ async def test_a_version_that_does_not_start_leaves_the_old_one_serving_and_is_n
     await base.push({**folder, "apps/alpha/main.py": broken}, "Break it")
     done = await base.apply()
     assert done.code == 1
-    assert [(app["id"], app["verdict"]) for app in done.document["apps"]] == [("alpha", "rejected")]
+    verdicts = {app["id"]: app["verdict"] for app in done.document["apps"]}
+    assert verdicts == {"alpha": "rejected", "beta": "healthy"}
     assert "no model" in done.stderr
     assert await base.pids("alpha") == pids and await base.call("alpha") == "pong"
     again = await base.reconcile("plan", "-o", "json")
