@@ -1,4 +1,4 @@
-"""One thread that talks to Serve's controller; what is asked for while it talks goes out together.
+"""Talks to Serve's controller; what is asked for while it talks goes out together.
 
 The controller writes a checkpoint per call, not per app, so twenty apps in one call cost little more than one.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray import serve
@@ -19,8 +18,7 @@ from ray.serve.config import ProxyLocation
 from ray.serve.generated import serve_pb2
 
 from bioengine_runtime.apps.record import read_records
-
-T = TypeVar("T")
+from bioengine_runtime.serve_thread import in_serve_thread
 
 WINDOW_S = 0.05
 CALL_TIMEOUT_S = 120.0
@@ -37,16 +35,15 @@ class _Request:
 
 
 class Deployer:
-    """The thread, and what waits for it. At most one request per app may wait; the supervisor sees to that."""
+    """What waits to be sent. At most one request per app may wait; the supervisor sees to that."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="serve")
         self._waiting: dict[str, _Request] = {}
         self._sending: asyncio.Task[None] | None = None
 
     async def start_serve(self) -> None:
         """Serve without an HTTP proxy, unless it runs already."""
-        await self.in_thread(lambda: serve.start(proxy_location=ProxyLocation.Disabled))
+        await in_serve_thread(lambda: serve.start(proxy_location=ProxyLocation.Disabled))
 
     async def deploy(self, app_id: str, blueprint: str, deployments: Sequence[bytes]) -> None:
         """Returns once the controller has taken it over and shows it."""
@@ -58,10 +55,7 @@ class Deployer:
 
     async def delete(self, app_id: str) -> None:
         """Returns once the controller has begun to stop it."""
-        await self.in_thread(lambda: ray.get(_controller().delete_apps.remote([app_id]), timeout=CALL_TIMEOUT_S))
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=False)
+        await in_serve_thread(lambda: ray.get(_controller().delete_apps.remote([app_id]), timeout=CALL_TIMEOUT_S))
 
     async def _send_all(self) -> None:
         while self._waiting:
@@ -69,7 +63,7 @@ class Deployer:
             batch, self._waiting = self._waiting, {}
             failure: Exception | None = None
             try:
-                await self.in_thread(lambda batch=batch: _deploy(batch))
+                await in_serve_thread(lambda batch=batch: _deploy(batch))
                 await _until_seen(batch)
             except Exception as error:  # all who wait for this batch get it; the next one is sent all the same
                 failure = error
@@ -80,10 +74,6 @@ class Deployer:
                     request.accepted.set_exception(failure)
                 else:
                     request.accepted.set_result(None)
-
-    async def in_thread(self, call: Callable[[], T]) -> T:
-        """Everything that uses Serve's library goes here: making a deployment in two threads at once fails (2.60)."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
 
 def _deploy(batch: Mapping[str, _Request]) -> None:

@@ -27,6 +27,7 @@ from bioengine_runtime.apps.states import States
 from bioengine_runtime.apps.watcher import Watcher, good_release
 from bioengine_runtime.contract.app import AppSpec, for_class
 from bioengine_runtime.contract.status import AppState, Prepared, Provenance
+from bioengine_runtime.serve_thread import in_serve_thread
 
 __all__ = ["ArtifactFiles", "ArtifactReader", "Supervisor", "WorkerEnvironment"]
 
@@ -98,7 +99,6 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._preparing.clear()
-        self._deployer.close()
 
     async def prepare(self, spec: AppSpec, wait_s: float = 20.0) -> Prepared:
         """Build what the app needs, everywhere it can run. Asking again while it builds joins the same build."""
@@ -204,7 +204,7 @@ class Supervisor:
         current = running.record if running else None
         kept = await asyncio.to_thread(store.get, store.BLUEPRINT, current.blueprint) if current else None
         before = Blueprint.from_bytes(kept) if kept else None
-        plan = await self._deployer.in_thread(lambda: self._draw(record, secrets, ready, before))
+        plan = await in_serve_thread(lambda: self._draw(record, secrets, ready, before))
         await asyncio.to_thread(store.put, store.BLUEPRINT, record.blueprint, plan.to_bytes())
         await self._deployer.deploy(spec.app_id, record.blueprint, plan.deployments)
         await asyncio.to_thread(store.delete, store.REJECTED, spec.app_id)

@@ -15,6 +15,7 @@ from ray import serve
 import bioengine_runtime
 from bioengine_runtime.gateway.names import GATEWAY_DEPLOYMENT, gateway_app
 from bioengine_runtime.gateway.replica import Gateway
+from bioengine_runtime.serve_thread import in_serve_thread
 
 PARTS = ("gateway/*.py", "apps/record.py", "access.py", "door.py", "hypha_session.py", "pace.py")
 """The files whose change makes a new release of the gateway."""
@@ -37,11 +38,13 @@ class GatewaySettings:
 
 async def ensure_gateway(settings: GatewaySettings, admins: Sequence[str]) -> None:
     """Ask Serve to run the gateway; one that already runs this release with these settings keeps its process."""
-    application = _deployment(settings, admins).bind(*settings.arguments())
-    target = serve.RunTarget(application, name=gateway_app(settings.worker_service_id), route_prefix=None)
-    await asyncio.to_thread(
-        serve.run_many, [target], wait_for_ingress_deployment_creation=True, wait_for_applications_running=False
-    )
+
+    def ask() -> None:
+        application = _deployment(settings, admins).bind(*settings.arguments())
+        target = serve.RunTarget(application, name=gateway_app(settings.worker_service_id), route_prefix=None)
+        serve.run_many([target], wait_for_ingress_deployment_creation=True, wait_for_applications_running=False)
+
+    await in_serve_thread(ask)
 
 
 async def refresh_gateway(worker_service_id: str, timeout_s: float = 10.0) -> dict[str, str]:
