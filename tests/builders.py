@@ -146,6 +146,7 @@ def a_desired(
     compute: Mapping[str, Any] | None = None,
     revision: Revision | None = None,
     changed: Mapping[str, tuple[str, str]] | None = None,
+    rewritten: bool = False,
 ) -> DesiredState:
     broken = broken or {}
     names = [*(app.app_id for app in apps), *broken]
@@ -156,6 +157,7 @@ def a_desired(
         broken=broken,
         unused=unused,
         changed=changed,
+        rewritten=rewritten,
     )
 
 

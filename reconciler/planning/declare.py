@@ -69,6 +69,7 @@ def _declare(tree: SourceTree, workspace: str | None) -> DesiredState:
         broken=broken,
         unused=tuple(sorted(set(tree.folders) - named)),
         changed=tree.changed,
+        rewritten=tree.rewritten,
     )
 
 

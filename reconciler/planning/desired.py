@@ -53,6 +53,8 @@ class DesiredState:
     unused: tuple[str, ...] = ()
     changed: Mapping[str, tuple[str, str]] | None = None
     """Folder (or `cluster.yaml`) → the commit (id, subject) that last touched it, when known."""
+    rewritten: bool = False
+    """The commit seen before is not part of this one's history: somebody pushed by force."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:

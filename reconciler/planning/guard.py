@@ -67,6 +67,13 @@ def _source_is_empty(removals: Removals) -> Refusal | None:
     )
 
 
+def _history_is_another(removals: Removals) -> Refusal | None:
+    if removals.confirmed or not removals.desired.rewritten:
+        return None
+    message = "the branch was pushed by force: the commit seen last is not in its history, so nothing is stopped now"
+    return Refusal(Reason.HISTORY_REWRITTEN, message, _confirm(removals))
+
+
 def _over_budget(removals: Removals) -> Refusal | None:
     policy = removals.desired.cluster.policy
     if removals.confirmed or removals.number <= policy.removals_allowed(removals.owned):
@@ -84,4 +91,10 @@ def _confirm(removals: Removals) -> str:
     return f"if it is meant: --confirm-deletes {removals.number}"
 
 
-RULES: tuple[Callable[[Removals], Refusal | None], ...] = (_seen_in_part, _prune_is_off, _source_is_empty, _over_budget)
+RULES: tuple[Callable[[Removals], Refusal | None], ...] = (
+    _seen_in_part,
+    _prune_is_off,
+    _source_is_empty,
+    _history_is_another,
+    _over_budget,
+)

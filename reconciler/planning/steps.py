@@ -76,6 +76,7 @@ class Reason(StrEnum):
     ARTIFACT_CONFLICT = "ArtifactConflict"
     BAD_COMMIT = "BadCommit"
     DEPENDENCY_NOT_READY = "DependencyNotReady"
+    HISTORY_REWRITTEN = "HistoryRewritten"
     INSUFFICIENT_CAPACITY = "InsufficientCapacity"
     INVALID_DECLARATION = "InvalidDeclaration"
     LIVE_STATE_UNKNOWN = "LiveStateUnknown"

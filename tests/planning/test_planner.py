@@ -227,6 +227,13 @@ def test_a_file_that_names_no_app_at_all_removes_nothing_unless_it_is_meant() ->
     assert addresses(plan_of(desired, live, prune_confirmed=1)) == ["stop demo-app"]
 
 
+def test_nothing_is_stopped_in_the_pass_that_finds_history_rewritten_unless_it_is_meant() -> None:
+    desired = a_desired(an_app("stays"), policy={"prune": True, "removal_budget": 5}, rewritten=True)
+    live = a_live(a_status(an_app("stays")), a_status(an_app("gone")))
+    assert reasons(plan_of(desired, live)) == {"gone": Reason.HISTORY_REWRITTEN}
+    assert addresses(plan_of(desired, live, prune_confirmed=1)) == ["stop gone"]
+
+
 def test_nothing_is_stopped_while_something_is_unseen() -> None:
     desired = a_desired(an_app("stays"), policy={"prune": True, "removal_budget": 5})
     live = a_live(a_status(an_app("stays")), a_status(an_app("gone")), unseen=["artifacts"])
