@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -323,24 +324,32 @@ def _verbs():
 
 
 def _screen(no_color: bool, verbose: bool = False, *, talkative: bool = False) -> Screen:
-    screen = Screen(no_color=no_color)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    handler.addFilter(masking_filter(lambda text: screen.masked(text)))
-    logging.root.handlers = [handler]  # before hypha-rpc sets up its own, which writes to stdout
-    logging.root.setLevel(logging.WARNING)
     ours = logging.getLogger("reconciler")
     ours.setLevel(logging.DEBUG if verbose else logging.INFO if talkative else logging.WARNING)
-    return screen
+    return Screen(no_color=no_color)
 
 
 def _exit(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run one verb to its exit code; troubles that have a name are shown by it."""
-    try:
-        code = asyncio.run(work())
-    except ReconcilerError as error:
-        screen.error(error)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
+    with _logging(screen):
+        try:
+            code = asyncio.run(work())
+        except ReconcilerError as error:
+            screen.error(error)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            code = 130
     raise typer.Exit(code)
+
+
+@contextmanager
+def _logging(screen: Screen) -> Generator[None, None, None]:
+    """Logs go to stderr, masked. Set up before hypha-rpc is imported, which would set it up to write to stdout."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.addFilter(masking_filter(lambda text: screen.masked(text)))
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
