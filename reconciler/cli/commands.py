@@ -21,6 +21,8 @@ from reconciler.errors import ReconcilerError
 from reconciler.planning.steps import PlanOptions
 from reconciler.secrets import masking_filter
 
+log = logging.getLogger(__name__)
+
 
 class Output(StrEnum):
     """How the result is written to stdout."""
@@ -339,6 +341,9 @@ def _exit(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]]) -> None:
             code = error.exit_code
         except KeyboardInterrupt:
             code = 130
+        except Exception:  # the outermost boundary: a traceback may quote a secret, and logs are masked
+            log.exception("event=bug This is a mistake in reconcile itself; please report it.")
+            code = 1
     raise typer.Exit(code)
 
 

@@ -1,0 +1,204 @@
+"""What may hold a difference back: the rules under RULES are the whole of it, and the first that speaks decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.status import AppState
+from reconciler.planning.desired import DesiredState
+from reconciler.planning.diff import SECRET_VALUES, Difference, Kind
+from reconciler.planning.effects import Room, lacking, needs_of
+from reconciler.planning.live import LiveState
+from reconciler.planning.shown import count, listed
+from reconciler.planning.steps import Action, Held, PlanOptions, Reason
+
+
+class Draft(Protocol):
+    """What a rule may ask of the plan in the making. `of_app` has the address of each app's step so far."""
+
+    @property
+    def desired(self) -> DesiredState: ...
+    @property
+    def live(self) -> LiveState: ...
+    @property
+    def options(self) -> PlanOptions: ...
+    @property
+    def room(self) -> Room: ...
+    @property
+    def running(self) -> Mapping[str, AppState]: ...
+    @property
+    def of_app(self) -> Mapping[str, str]: ...
+
+
+def first_hold(difference: Difference, draft: Draft) -> Held | None:
+    """Why this difference is not acted on; None when it may be."""
+    return next((held for rule in RULES if (held := rule(difference, draft))), None)
+
+
+ACTIONS: Mapping[Kind, Action] = {
+    Kind.CREATE: Action.CREATE,
+    Kind.UPDATE: Action.UPDATE,
+    Kind.REMOVE: Action.STOP,
+    Kind.FOREIGN: Action.UPDATE,
+    Kind.WORKERS: Action.SCALE,
+}
+
+
+def name_of(spec: AppSpec) -> str:
+    """`demo-app@1.0.0-g51ab07e0cafe`."""
+    return f"{spec.artifact_id.rpartition('/')[2]}@{spec.version}"
+
+
+def hold(difference: Difference, reason: Reason, message: str, fix: str = "") -> Held:
+    action = ACTIONS.get(difference.kind, Action.UNKNOWN)
+    return Held(difference.app_id, reason, message, fix, action, difference.changes)
+
+
+def _invalid(difference: Difference, draft: Draft) -> Held | None:
+    if difference.kind is not Kind.BROKEN:
+        return None
+    problems = draft.desired.broken[difference.app_id]
+    first = f": {problems[0].where}: {problems[0].message}" if problems else ""
+    stays = "; what runs stays as it is" if difference.running else ""
+    message = f"{count(len(problems), 'problem')} in its declaration{first}{stays}"
+    return hold(difference, Reason.INVALID_DECLARATION, message, problems[0].fix if problems else "")
+
+
+def _unseen(difference: Difference, draft: Draft) -> Held | None:
+    if difference.kind is not Kind.UNSEEN:
+        return None
+    return hold(difference, Reason.LIVE_STATE_UNKNOWN, f"we could not see what runs{_blame('apps', draft)}")
+
+
+def _blame(what: str, draft: Draft) -> str:
+    return next((f": {unseen.why}" for unseen in draft.live.unseen if unseen.what == what), "")
+
+
+def not_targeted(difference: Difference, draft: Draft) -> Held | None:
+    targets = draft.options.targets
+    if not targets or difference.app_id in targets:
+        return None
+    fix = "" if difference.kind is Kind.WORKERS else f"--target {difference.app_id}"
+    return hold(difference, Reason.NOT_TARGETED, f"only {listed(sorted(targets))} was asked for", fix)
+
+
+def _foreign(difference: Difference, draft: Draft) -> Held | None:
+    if difference.kind is not Kind.FOREIGN or difference.running is None:
+        return None
+    came_from = difference.running.provenance
+    who = f"by {came_from.owner} ({came_from.source})" if came_from else "by hand, not by a reconciler"
+    message = f"an app of this id was deployed {who}; {draft.desired.cluster.name} does not touch it"
+    return hold(difference, Reason.OWNERSHIP_CONFLICT, message, "use another app id, or stop that app first")
+
+
+def _suspended(difference: Difference, draft: Draft) -> Held | None:
+    del draft
+    suspend = difference.wanted.suspend if difference.wanted else False
+    if suspend is False or suspend == "":
+        return None
+    message = f"suspended: {suspend}" if isinstance(suspend, str) else "suspended"
+    return hold(difference, Reason.SUSPENDED, message, "remove `suspend`")
+
+
+def _under_way(difference: Difference, draft: Draft) -> Held | None:
+    running = difference.running
+    if running is None or difference.kind is not Kind.UPDATE:
+        return None
+    if running.status == "DELETING":
+        return hold(difference, Reason.UPDATING, "it is being stopped; started again when it is gone")
+    if not running.updating or draft.options.force:
+        return None
+    message = "an update is under way; what differs then is looked at when it has ended"
+    return hold(difference, Reason.UPDATING, message, "--force does not wait")
+
+
+def _rejected(difference: Difference, draft: Draft) -> Held | None:
+    running, wanted = difference.running, difference.wanted
+    if running is None or wanted is None or running.rejected is None or draft.options.force:
+        return None
+    rejected = running.rejected
+    if rejected.digest != wanted.spec.digest():
+        return None
+    failed_with_these = running.status == "DEPLOY_FAILED" and running.digest == rejected.digest
+    if failed_with_these and SECRET_VALUES in difference.fields:
+        return None  # the secrets that it failed with are known, and they changed since
+    message = f"this version was tried and did not come up: {rejected.reason}"
+    return hold(difference, Reason.BAD_COMMIT, message, "push a change, or try again with --force")
+
+
+def _left_as_it_is(difference: Difference, draft: Draft) -> Held | None:
+    if not difference.drift or draft.desired.cluster.policy.self_heal:
+        return None
+    message = "live differs from git (drift), and policy.self_heal is off"
+    return hold(difference, Reason.SELF_HEAL_DISABLED, message, "set policy.self_heal: true to undo it")
+
+
+def _no_code(difference: Difference, draft: Draft) -> Held | None:
+    """The artifact version that the app needs must be there, or be ours to store."""
+    wanted = difference.wanted
+    if wanted is None or difference.in_place:
+        return None
+    spec, artifacts = wanted.spec, draft.live.artifacts
+    if artifacts is None:
+        if wanted.code is None:
+            return None
+        message = f"we could not see which versions are stored{_blame('artifacts', draft)}"
+        return hold(difference, Reason.LIVE_STATE_UNKNOWN, message)
+    artifact = artifacts.get(spec.artifact_id)
+    stored = artifact.version(spec.version) if artifact else None
+    if wanted.code is None:
+        return None if stored or _elsewhere(spec, draft) else _no_version(difference, spec)
+    if stored is None or stored.tree == wanted.code.folder.tree:
+        return None
+    held_by = f"tree {stored.tree[:7]}" if stored.tree else "unknown content"
+    message = f"{name_of(spec)} is stored with {held_by}, not tree {wanted.code.folder.tree[:7]}"
+    return hold(difference, Reason.ARTIFACT_CONFLICT, message, "raise `version` in manifest.yaml")
+
+
+def _elsewhere(spec: AppSpec, draft: Draft) -> bool:
+    """Artifacts of another workspace are not in our list; the runtime will say whether they are there."""
+    worker = draft.live.worker
+    return worker is not None and spec.artifact_id.partition("/")[0] != worker.workspace
+
+
+def _no_version(difference: Difference, spec: AppSpec) -> Held:
+    message = f"{spec.artifact_id} has no version {spec.version}"
+    return hold(difference, Reason.VERSION_UNKNOWN, message, "name a stored version, or deploy the folder by `source`")
+
+
+def _no_room(difference: Difference, draft: Draft) -> Held | None:
+    if difference.kind is not Kind.CREATE or difference.wanted is None:
+        return None
+    short = lacking(draft.room, needs_of(difference.wanted))
+    if not short:
+        return None
+    return hold(difference, Reason.INSUFFICIENT_CAPACITY, short, "free resources, or ask for less")
+
+
+def _dependency(difference: Difference, draft: Draft) -> Held | None:
+    if difference.wanted is None:
+        return None
+    for needed in sorted(difference.wanted.depends_on):
+        app = draft.running.get(needed)
+        if needed not in draft.of_app and (app is None or app.status != "RUNNING"):
+            state = app.status if app else "not running"
+            message = f"it depends on {needed}, which is {state} and not in this plan"
+            return hold(difference, Reason.DEPENDENCY_NOT_READY, message)
+    return None
+
+
+RULES: tuple[Callable[[Difference, Draft], Held | None], ...] = (
+    _invalid,
+    _unseen,
+    not_targeted,
+    _foreign,
+    _suspended,
+    _under_way,
+    _rejected,
+    _left_as_it_is,
+    _no_code,
+    _no_room,
+    _dependency,
+)

@@ -1,0 +1,69 @@
+"""Cause first: why a step is there, in words of commit and file, and what the reader should know besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reconciler.planning.desired import DesiredApp, DesiredState
+from reconciler.planning.diff import CLUSTER_FILE, SECRET_VALUES, STATUS, Difference, Fingerprints, Kind, not_compared
+from reconciler.planning.live import LiveState
+from reconciler.planning.shown import count, listed, plain
+from reconciler.planning.steps import PlanOptions
+
+
+def why(difference: Difference, wanted: DesiredApp, desired: DesiredState) -> str:
+    if difference.kind is Kind.CREATE:
+        return f"{wanted.where} asks for it and it does not run{commit_of(_path(wanted), desired, '; last change ')}"
+    if difference.drift:
+        return "live differs from git (drift)"
+    return "; ".join(_causes(difference, wanted, desired)) or "what runs is not what was deployed last"
+
+
+def _causes(difference: Difference, wanted: DesiredApp, desired: DesiredState) -> Iterator[str]:
+    running = difference.running
+    old_tree = running.provenance.tree if running and running.provenance else None
+    new_tree = wanted.provenance.tree
+    path = _path(wanted)
+    said_by_folder: frozenset[str] = frozenset()
+    if new_tree and new_tree != old_tree:
+        said_by_folder = frozenset({"artifact_id", "version", "authorized_users"})
+        yield f"{path} changed{commit_of(path, desired, ' in ')}"
+    if difference.fields - said_by_folder - {SECRET_VALUES, STATUS}:
+        yield f"{wanted.where} changed{commit_of(CLUSTER_FILE, desired, ' in ')}"
+    if SECRET_VALUES in difference.fields:
+        yield "the value of a secret changed where it is read from"
+    if STATUS in difference.fields:
+        yield "it did not come up, and is to be tried again"
+
+
+def _path(wanted: DesiredApp) -> str:
+    return wanted.code.folder.path if wanted.code else CLUSTER_FILE
+
+
+def commit_of(path: str, desired: DesiredState, lead: str) -> str:
+    """`<lead>9c1e7d2 "Bump demo-app"`, when it is known which commit touched the path last."""
+    last = (desired.changed or {}).get(path)
+    if last is None:
+        return ""
+    commit, subject = last
+    return f"{lead}{commit[:7]}" + (f' "{plain(subject, 72)}"' if subject else "")
+
+
+def notes(
+    desired: DesiredState, live: LiveState, fingerprints: Fingerprints, options: PlanOptions, different: set[str]
+) -> Iterator[str]:
+    running = live.apps
+    for app_id in sorted(options.targets - desired.apps.keys() - desired.broken.keys() - running.keys()):
+        yield f"--target {app_id}: there is no such app"
+    for app_id in sorted(desired.apps.keys() & running.keys() - different):
+        app = running[app_id]
+        if app.status != "RUNNING":
+            said = f": {app.message}" if app.message else ""
+            yield f"{app_id} runs what git says and is {app.status}{said}"
+        elif app.updating:
+            yield f"{app_id} is being brought to what git says"
+    for app_id, names in not_compared(desired, fingerprints, live):
+        yield f"{app_id}: {count(len(names), 'secret')} not compared ({listed(names)})"
+    worker, mode = live.worker, desired.cluster.compute.mode
+    if worker is not None and worker.mode != mode:
+        yield f"cluster.yaml says compute.mode {mode}, the worker runs in {worker.mode}"
