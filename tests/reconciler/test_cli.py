@@ -229,6 +229,14 @@ def test_ss_01_no_command_prints_a_secret(tmp_path: Path) -> None:
     assert CANARY not in told and CANARY[::-1] not in told
 
 
+def test_ss_02_the_traceback_of_a_bug_is_masked(tmp_path: Path) -> None:
+    fake = FakeWorld(FakeSource(a_repository("one", one=SECRET)), secrets=FakeSecrets({"CI_PASS": CANARY}))
+    fake.artifacts.fail("list", RuntimeError(f"unexpected answer: {CANARY}"))
+    result = reconcile(fake, "apply", "--auto-approve", home=tmp_path)
+    assert result.exit_code == 1 and "event=bug" in result.stderr and "RuntimeError" in result.stderr
+    assert CANARY not in result.output
+
+
 def test_help_and_plan_do_not_load_what_they_do_not_need() -> None:
     program = (
         "import sys; from reconciler.cli import main; import reconciler.cli.verbs\n"
