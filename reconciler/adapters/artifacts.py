@@ -283,13 +283,23 @@ def tree_of(text: str | None) -> str | None:
     return match[1] if match else None
 
 
+class _StoreTrouble(Exception):
+    """The store answered that it could not, as stores sometimes do; a PUT may be said again."""
+
+
 async def _put_bytes(client: httpx.AsyncClient, url: str, content: bytes, path: str) -> None:
+    @stamina.retry(on=(httpx.TransportError, _StoreTrouble), attempts=5, wait_initial=0.2, wait_max=5.0)
+    async def put() -> httpx.Response:
+        response = await client.put(url, content=content)
+        if response.is_server_error:
+            raise _StoreTrouble(f"HTTP {response.status_code}")
+        return response
+
     try:
-        response = await stamina.retry(on=httpx.TransportError, attempts=3, wait_initial=0.2)(client.put)(
-            url, content=content
-        )
-    except httpx.TransportError as error:
-        raise Unreachable(f"the artifact store does not take {path}: {type(error).__name__}") from None
+        response = await put()
+    except (httpx.TransportError, _StoreTrouble) as error:
+        why = str(error) if isinstance(error, _StoreTrouble) else type(error).__name__
+        raise Unreachable(f"the artifact store does not take {path}: {why}") from None
     if not response.is_success:
         raise StepFailed(f"the artifact store refused {path}: HTTP {response.status_code}")
 

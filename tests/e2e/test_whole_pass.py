@@ -62,7 +62,8 @@ async def test_a_push_updates_only_the_app_it_changes(base: Lab) -> None:
     held = await base.session.service(before["alpha"].service_id or "")
     await base.push(an_app_folder("alpha", says="pong 2"), "Say something else")
     done = await base.apply()
-    assert done.code == 0 and done.results == {"upload alpha": "done", "prepare alpha": "done", "update alpha": "done"}
+    assert done.code == 0, done.stdout
+    assert done.results == {"upload alpha": "done", "prepare alpha": "done", "update alpha": "done"}
     after = await base.apps()
     assert await base.call("alpha") == "pong 2" and await held.ping() == "pong 2"
     assert after["alpha"].started_at == before["alpha"].started_at
