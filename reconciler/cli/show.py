@@ -23,6 +23,7 @@ from reconciler.planning.shown import plain
 from reconciler.planning.steps import Outcome, Result
 
 MARKS = {Result.DONE: ("✔", "green"), Result.FAILED: ("✗", "red"), Result.SKIPPED: ("-", "yellow")}
+UNFOLDED = 1000  # columns
 
 
 class Screen:
@@ -33,6 +34,14 @@ class Screen:
         self.out = Console(no_color=colour is False, highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, no_color=colour is False, highlight=False, soft_wrap=True)
         self.masked = masked
+
+    def show_unfolded(self, table: Table) -> None:
+        """A long line is easier to read, grep and copy than one that is folded or cut to the terminal's width."""
+        width, self.out.width = self.out.width, UNFOLDED
+        try:
+            self.out.print(table)
+        finally:
+            self.out.width = width
 
     def result(self, content: Text | str) -> None:
         """The answer to what was asked."""
@@ -166,7 +175,7 @@ def applied(outcomes: Sequence[Outcome]) -> str:
 def apps_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("APP", "SYNC", "HEALTH", "VERSION", "COMMIT", "REPLICAS", "SERVICE"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(
             *(str(row[name] or "-") for name in ("id", "sync", "health", "version", "commit")),

@@ -137,7 +137,7 @@ async def get(place: Place, screen: Screen, *, as_json: bool) -> int:
         fields = ("target", "revision", "complete", "unseen", "workers")
         screen.document({"format_version": "1.0", **{name: report[name] for name in fields}, "apps": rows})
     else:
-        screen.out.print(apps_table(rows))
+        screen.show_unfolded(apps_table(rows))
         screen.result(f"\n{report['revision']}  Next: reconcile plan {place.command_tail}")
     return 0 if report["complete"] else 1
 
