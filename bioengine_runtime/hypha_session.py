@@ -18,7 +18,7 @@ from typing import Any
 
 from hypha_rpc import connect_to_server
 
-from bioengine_runtime.pace import Pace
+from bioengine_runtime.pace import PER_SECOND, Pace
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class HyphaAddress:
     workspace: str | None
     token_file: Path
     client_id: str
+    message_rate: float = PER_SECOND
+    """Messages per second that we send at most; a tenth below what the server takes."""
 
 
 class HyphaSession:
@@ -152,7 +154,7 @@ class HyphaSession:
         if address.workspace:
             config["workspace"] = address.workspace
         server = await asyncio.wait_for(connect_to_server(config), CONNECT_TIMEOUT_S)
-        _keep_pace(server.rpc)
+        _keep_pace(server.rpc, address.message_rate)
         return server
 
     async def _watch(self) -> None:
@@ -195,9 +197,9 @@ class HyphaSession:
         return await asyncio.wait_for(question, PROBE_TIMEOUT_S)
 
 
-def _keep_pace(rpc: Any) -> None:
+def _keep_pace(rpc: Any, message_rate: float) -> None:
     """Every message of this client goes through one function; hypha-rpc offers no other place to slow it down."""
-    pace, send = Pace(), rpc._emit_message
+    pace, send = Pace(message_rate), rpc._emit_message
 
     async def paced(message: bytes) -> None:
         await pace()

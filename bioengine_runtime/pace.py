@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 PER_SECOND = 180.0
-RESERVE = 1800.0
 
 
 @dataclass(slots=True)
@@ -20,18 +19,21 @@ class Pace:
     """A bucket that fills steadily; each message takes one, and waits in order when there is none."""
 
     per_second: float = PER_SECOND
-    reserve: float = RESERVE
+    reserve: float | None = None
+    """Messages that may go out at once; left out: ten seconds' worth, as in Hypha."""
     clock: Callable[[], float] = time.monotonic
     _level: float = 0.0
     _at: float = 0.0
+    _most: float = 0.0
 
     def __post_init__(self) -> None:
-        self._level, self._at = self.reserve, self.clock()
+        self._most = 10 * self.per_second if self.reserve is None else self.reserve
+        self._level, self._at = self._most, self.clock()
 
     def wait_s(self) -> float:
         """Take one; the seconds to wait before it may be sent. Messages that came before have taken theirs."""
         now = self.clock()
-        self._level = min(self.reserve, self._level + (now - self._at) * self.per_second) - 1
+        self._level = min(self._most, self._level + (now - self._at) * self.per_second) - 1
         self._at = now
         return max(0.0, -self._level / self.per_second)
 

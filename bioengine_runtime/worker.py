@@ -31,6 +31,7 @@ from bioengine_runtime.gateway.deploy import GatewaySettings, ensure_gateway, re
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
 from bioengine_runtime.nodes import nodes
 from bioengine_runtime.operations import Operations, WorkerFacts
+from bioengine_runtime.pace import PER_SECOND
 from bioengine_runtime.sealing import ensure_key
 from bioengine_runtime.service import WorkerService
 
@@ -56,6 +57,7 @@ class WorkerSettings:
     log_file: Path | None = None
     admin_users: tuple[str, ...] = ()
     ray_auth_token_file: Path | None = None
+    message_rate: float = PER_SECOND
 
     @property
     def gateway_client_id(self) -> str:
@@ -69,7 +71,13 @@ class Worker:
         self.settings = settings
         self._started_at = time.time()
         self._session = HyphaSession(
-            HyphaAddress(settings.server_url, settings.workspace, settings.token_file, settings.client_id)
+            HyphaAddress(
+                settings.server_url,
+                settings.workspace,
+                settings.token_file,
+                settings.client_id,
+                settings.message_rate,
+            )
         )
         self._admins: tuple[str, ...] = settings.admin_users
         self._refreshing: asyncio.Task[None] | None = None
@@ -142,6 +150,7 @@ class Worker:
             settings.token_file.absolute(),
             settings.gateway_client_id,
             self._service_id,
+            settings.message_rate,
         )
         await ensure_gateway(gateway, self._admins)
 
@@ -241,6 +250,12 @@ def read_settings(arguments: Sequence[str] | None = None) -> WorkerSettings:
     parser.add_argument("--log-file", type=Path, help="left out: standard error")
     parser.add_argument("--admin-users", nargs="*", default=(), help="ids or e-mails, besides the token's owner")
     parser.add_argument("--ray-auth-token-file", type=Path, help="0600 file with the Ray cluster's token")
+    parser.add_argument(
+        "--message-rate",
+        type=float,
+        default=PER_SECOND,
+        help="messages per second to Hypha at most, a tenth below its limit per client (default: %(default)g)",
+    )
     given = vars(parser.parse_args(arguments))
     return WorkerSettings(**{**given, "admin_users": tuple(given["admin_users"])})
 

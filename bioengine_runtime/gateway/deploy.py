@@ -15,6 +15,7 @@ from ray import serve
 import bioengine_runtime
 from bioengine_runtime.gateway.names import GATEWAY_DEPLOYMENT, gateway_app
 from bioengine_runtime.gateway.replica import Gateway
+from bioengine_runtime.pace import PER_SECOND
 from bioengine_runtime.serve_thread import in_serve_thread
 
 PARTS = ("gateway/*.py", "apps/record.py", "access.py", "door.py", "hypha_session.py", "pace.py")
@@ -30,10 +31,18 @@ class GatewaySettings:
     token_file: Path
     client_id: str
     worker_service_id: str
+    message_rate: float = PER_SECOND
 
-    def arguments(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str | float, ...]:
         """What the replica is made with."""
-        return (self.server_url, self.workspace, str(self.token_file), self.client_id, self.worker_service_id)
+        return (
+            self.server_url,
+            self.workspace,
+            str(self.token_file),
+            self.client_id,
+            self.worker_service_id,
+            self.message_rate,
+        )
 
 
 async def ensure_gateway(settings: GatewaySettings, admins: Sequence[str]) -> None:

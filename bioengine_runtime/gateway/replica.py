@@ -25,10 +25,16 @@ class Gateway:
     """Registers one Hypha service per app and carries its calls. `user_config` is `{"admins": [id or e-mail]}`."""
 
     async def __init__(
-        self, server_url: str, workspace: str, token_file: str, client_id: str, worker_service_id: str
+        self,
+        server_url: str,
+        workspace: str,
+        token_file: str,
+        client_id: str,
+        worker_service_id: str,
+        message_rate: float,
     ) -> None:
         self._worker = worker_service_id
-        address = HyphaAddress(server_url, workspace, Path(token_file), client_id)
+        address = HyphaAddress(server_url, workspace, Path(token_file), client_id, message_rate)
         self._session = HyphaSession(address)
         self._calls: dict[str, AppCalls] = {}
         self._admins: tuple[str, ...] = ()

@@ -12,6 +12,9 @@ from bioengine_runtime.local.secrets import write_private
 # Fixed: a client that reconnects looks for the same server again.
 SERVER_ID = "bioengine-local"
 
+# Messages per second of one client. Hypha's default of 200 would be 90 calls per second for all apps together.
+MESSAGE_LIMIT = 5000
+
 # Without it botocore signs links in an older way, which the store refuses.
 AWS_CONFIG = "[default]\ns3 =\n    signature_version = s3v4\n"
 
@@ -37,10 +40,15 @@ async def start_hypha(home: Home, running: Running, *, port: int, store_port: in
             *("--region-name", "us-east-1", "--workspace-bucket", "hypha-workspaces", "--s3-admin-type", "generic"),
             *("--cache-dir", str(home.hypha_cache)),
         ],
-        environment={**_secret_settings(home), "AWS_CONFIG_FILE": str(aws_config)},
+        environment={**_secret_settings(home), **_limits(), "AWS_CONFIG_FILE": str(aws_config)},
     )
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         await wait_ready(child, lambda: _is_ready(http, server_url(port)), timeout=90)
+
+
+def _limits() -> dict[str, str]:
+    """Hypha disconnects a client that sends faster than this; one gateway speaks for every app of this machine."""
+    return {"HYPHA_WS_MSG_RATE_LIMIT": str(MESSAGE_LIMIT), "HYPHA_WS_MSG_BURST_LIMIT": str(10 * MESSAGE_LIMIT)}
 
 
 def _secret_settings(home: Home) -> dict[str, str]:

@@ -5,6 +5,7 @@ import sys
 import httpx
 
 from bioengine_runtime.local.home import Home
+from bioengine_runtime.local.hypha_server import MESSAGE_LIMIT
 from bioengine_runtime.local.process import wait_ready
 from bioengine_runtime.local.ray_head import ray_environment
 from bioengine_runtime.local.running import Running
@@ -28,6 +29,7 @@ async def start_worker(home: Home, running: Running, *, server_url: str, ray_add
             *("--token-file", str(home.secrets.admin_token)),
             *("--client-id", CLIENT_ID, "--service-id", SERVICE_ID),
             *("--ray-address", ray_address, "--mode", "single-machine"),
+            *("--message-rate", str(0.9 * MESSAGE_LIMIT)),
             *("--home", str(home.worker_folder)),
             *("--log-file", str(home.log_file("worker-service"))),
         ],
