@@ -69,9 +69,7 @@ async def stage() -> AsyncIterator[Stage]:
         repo = Path(folder) / "repo"
         repo.mkdir()
         _git(repo, "init", "-q", "-b", "main")
-        async with embedded(
-            Path(folder) / "home", progress=_say
-        ) as local:
+        async with embedded(Path(folder) / "home", progress=_say) as local:
             yield Stage(local=local, repo=repo)
 
 
