@@ -28,6 +28,7 @@ from reconciler.planning.steps import (
     UploadArtifact,
 )
 from reconciler.ports import Hypha, Progress, Secrets, SecretUnavailable, StepFailed
+from reconciler.slots import Slots
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def manifests_of(desired: DesiredState) -> Mapping[str, Mapping[str, Any]]:
 
 async def apply(plan: Plan, means: Means, *, parallel: int, tell: Tell) -> tuple[Outcome, ...]:
     """Carry out the plan; outcomes come in the plan's order."""
-    free = asyncio.Semaphore(parallel)
+    slots, depth = Slots(parallel), _depths(plan)
     ended: dict[str, asyncio.Task[Outcome]] = {}
 
     async def run(step: Step) -> Outcome:
@@ -86,7 +87,7 @@ async def apply(plan: Plan, means: Means, *, parallel: int, tell: Tell) -> tuple
         if missing:
             outcome = Outcome(step.address, Result.SKIPPED, f"needs {missing.address}, which {_became(missing)}")
         else:
-            async with free:
+            async with slots.taken(rank=depth[step.address]):
                 tell(Started(step))
                 outcome = await _attempt(step, plan.cluster, means, lambda text: tell(Progressed(step, text)))
         tell(Ended(step, outcome))
@@ -96,6 +97,14 @@ async def apply(plan: Plan, means: Means, *, parallel: int, tell: Tell) -> tuple
         for step in plan.steps:  # a step needs only earlier ones, so their tasks are there
             ended[step.address] = group.create_task(run(step))
     return tuple(task.result() for task in ended.values())
+
+
+def _depths(plan: Plan) -> Mapping[str, int]:
+    """How many steps come before each: the deeper one is nearer to a running app, and goes first."""
+    depth: dict[str, int] = {}
+    for step in plan.steps:
+        depth[step.address] = 1 + max((depth[address] for address in step.needs), default=-1)
+    return depth
 
 
 async def _attempt(step: Step, owner: str, means: Means, progress: Progress) -> Outcome:
