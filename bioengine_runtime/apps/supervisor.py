@@ -11,12 +11,12 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.builder import Blueprint, Part, blueprint
 from bioengine_runtime.apps.deploying import Deployer
 from bioengine_runtime.apps.errors import AppError, UnknownApp
+from bioengine_runtime.apps.fresh import Fresh
 from bioengine_runtime.apps.logs import Lines, read_logs
 from bioengine_runtime.apps.prepare import ArtifactFiles, ArtifactReader, Builders, Places, Ready, ReadyClass, prepare
 from bioengine_runtime.apps.record import AppRecord, read_records
@@ -32,6 +32,8 @@ from bioengine_runtime.serve_thread import in_serve_thread
 __all__ = ["ArtifactFiles", "ArtifactReader", "Supervisor", "WorkerEnvironment"]
 
 READY_FOR_S = 300.0
+FETCHED_FOR_S = 60.0
+"""Long enough for all apps of one folder to be prepared from one fetch."""
 """A prepared app is taken as prepared for so long; nodes may have joined since."""
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,8 @@ class Supervisor:
         self._environment = environment
         self._deployer = Deployer()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._preparing: dict[str, tuple[float, asyncio.Task[Ready]]] = {}
+        self._fetched: Fresh[ArtifactFiles] = Fresh(FETCHED_FOR_S)
+        self._prepared: Fresh[Ready] = Fresh(READY_FOR_S)
         self._states = States()
         self._builders = Builders()
         self._watcher = Watcher(
@@ -93,12 +96,11 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Every app runs on."""
-        tasks: list[asyncio.Task[Any]] = [task for _, task in self._preparing.values()]
-        tasks += [self._watching] if self._watching else []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._preparing.clear()
+        await self._prepared.stop()
+        await self._fetched.stop()
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
 
     async def prepare(self, spec: AppSpec, wait_s: float = 20.0) -> Prepared:
         """Build what the app needs, everywhere it can run. Asking again while it builds joins the same build."""
@@ -173,22 +175,16 @@ class Supervisor:
 
     def _prepare(self, spec: AppSpec) -> asyncio.Task[Ready]:
         """The build of this app: the one that runs, the one that is fresh, or a new one."""
-        key, now = spec.code_digest(), time.monotonic()
-        self._preparing = {
-            other: (begun, task)
-            for other, (begun, task) in self._preparing.items()
-            if not task.done() or (_is_ready(task) and now - begun < READY_FOR_S)
-        }
-        if key not in self._preparing:
-            task = asyncio.create_task(self._build(spec), name=f"prepare-{spec.app_id}")
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._preparing[key] = (now, task)
-        return self._preparing[key][1]
+        return self._prepared.get(spec.code_digest(), lambda: self._build(spec))
 
     async def _build(self, spec: AppSpec) -> Ready:
-        artifact = await self._reader.fetch(spec.artifact_id, spec.version)
+        place = spec.artifact_id, spec.version
+        artifact = await asyncio.shield(self._fetched.get(place, lambda: self._fetch(*place)))
         variables = self._environment.variables(spec.artifact_id)
         return await prepare(spec, artifact, variables, self._environment.places(), self._builders)
+
+    async def _fetch(self, artifact_id: str, version: str) -> ArtifactFiles:
+        return await self._reader.fetch(artifact_id, version)
 
     async def _deploy(
         self,
@@ -246,7 +242,3 @@ class Supervisor:
             sealed=sealed_for(spec.app_id, one.name, values.get(one.name, {}), self._environment.seal_key_file),
             multiplexed=one.description["multiplexed"],
         )
-
-
-def _is_ready(task: asyncio.Task[Any]) -> bool:
-    return not task.cancelled() and task.exception() is None

@@ -31,9 +31,7 @@ async def test_what_is_nearer_to_its_end_goes_first() -> None:
             order.append(name)
             await asyncio.sleep(0)
 
-    await asyncio.gather(
-        work("first", 0), work("upload", 0), work("deploy", 2), work("prepare", 1), work("upload 2", 0)
-    )
+    await asyncio.gather(work("first", 0), work("upload", 0), work("deploy", 2), work("prepare", 1), work("more", 0))
     assert order == ["first", "deploy", "prepare", "upload", "more"]
 
 

@@ -1,0 +1,41 @@
+"""Work shared by those who ask for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bioengine_runtime.apps.fresh import Fresh
+
+
+class Work:
+    done = 0
+    fails = False
+
+    async def __call__(self) -> int:
+        await asyncio.sleep(0)
+        self.done += 1
+        if self.fails:
+            raise ValueError("no")
+        return self.done
+
+
+async def test_who_asks_meanwhile_and_soon_after_shares_one_piece_of_work() -> None:
+    work, fresh = Work(), Fresh[int](60)
+    assert await asyncio.gather(*(fresh.get("key", work) for _ in range(3))) == [1, 1, 1]
+    assert await fresh.get("key", work) == 1 and await fresh.get("other", work) == 2
+
+
+async def test_a_result_that_is_old_is_made_again() -> None:
+    work, fresh = Work(), Fresh[int](0)
+    assert [await fresh.get("key", work), await fresh.get("key", work)] == [1, 2]
+
+
+async def test_a_failure_is_not_kept() -> None:
+    work, fresh = Work(), Fresh[int](60)
+    work.fails = True
+    with pytest.raises(ValueError, match="no"):
+        await fresh.get("key", work)
+    work.fails = False
+    assert await fresh.get("key", work) == 2
