@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ class NotStarted(ReconcilerError):
 async def up(place: Place, screen: Screen, *, once: bool, timeout_s: float) -> int:
     from bioengine_runtime.local.errors import HomeBusy, LocalError
 
+    _require_local()
     stop = asyncio.Event()
     on_signals(stop)
     await _check(place, screen)
@@ -55,6 +57,16 @@ async def up(place: Place, screen: Screen, *, once: bool, timeout_s: float) -> i
         screen.note("Stopped; nothing is left running.")
         return 1 if once else 0
     return code
+
+
+def _require_local() -> None:
+    """The light installation plans and applies; only this command needs Ray and what starts it."""
+    missing = [name for name in ("ray", "psutil") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotStarted(
+            f"`reconcile up` needs {' and '.join(missing)}, which this installation lacks",
+            hint="in a checkout: make setup; elsewhere: pip install 'bioengine-gitops[local]'",
+        )
 
 
 async def _live(place: Place, screen: Screen, *, once: bool, timeout_s: float) -> int:
