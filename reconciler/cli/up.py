@@ -169,11 +169,14 @@ def _show(there: Embedded, apps: Mapping[str, AppState], screen: Screen) -> None
 
 
 def curl(server_url: str, token_file: Path, service_id: str, method: str) -> str:
-    """One line for a shell. `<workspace>/<client>:<service>` is /<workspace>/services/<client>:<service> over HTTP."""
+    """One line for a shell. `<workspace>/<client>:<service>` is /<workspace>/services/<client>:<service> over HTTP.
+
+    The token goes in through a pipe: on the command line every user of the machine could read it.
+    """
     workspace, _, service = service_id.split("@")[0].partition("/")
     url = f"{server_url}/{workspace}/services/{service}/{method}"
-    headers = f"""-H "Authorization: Bearer $(cat {token_file})" -H 'Content-Type: application/json'"""
-    return f"curl -s -X POST {headers} -d '{{}}' {url}"
+    token = f"""printf 'header = "Authorization: Bearer %s"' "$(cat {token_file})\""""
+    return f"{token} | curl -s -K - -X POST -H 'Content-Type: application/json' -d '{{}}' {url}"
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Value]) -> Value | None:

@@ -87,7 +87,7 @@ async def test_up_serves_follows_commits_is_alone_and_leaves_nothing(tmp_path: P
     first = await Terminal.of("up", *at)
     try:
         await first.says("Reconciling until Ctrl-C", within_s=120)
-        assert "hello  running" in first.said and "curl -s -X POST" in first.said
+        assert "hello  running" in first.said and "curl -s -K - -X POST" in first.said
 
         second = await Terminal.of("up", *at)
         assert await second.ended(30) == 75 and str(first.process.pid) in second.said
