@@ -20,6 +20,7 @@ from reconciler.planning.steps import (
     Outcome,
     Plan,
     PrepareRuntimeEnv,
+    Reason,
     Result,
     ScaleWorkers,
     Step,
@@ -89,7 +90,8 @@ def test_what_is_unseen_or_not_ours_is_never_touched(world: World) -> None:
 @LAW
 @given(worlds())
 def test_a_step_needs_only_earlier_steps_and_each_address_is_there_once(world: World) -> None:
-    """Caught: no edge to a dependency; a start that skips its environment; an environment before its upload."""
+    """Caught: dependants planned first, so held for nothing; no edge to a dependency; a start that skips its
+    environment; an environment before its upload."""
     made = plan_of(world)
     earlier: set[str] = set()
     for step in made.steps:
@@ -105,6 +107,12 @@ def test_a_step_needs_only_earlier_steps_and_each_address_is_there_once(world: W
             assert others & earlier <= needed
             if step.effect.impact is not Impact.IN_PLACE:
                 assert {one.address for one in made.steps if _is_for_code_of(one, step.verb.spec)} <= needed
+    for held in made.held:
+        if held.reason is Reason.DEPENDENCY_NOT_READY:
+            ready = {step.app_id for step in made.steps} | {
+                app.app_id for app in world.live.apps.values() if app.status == "RUNNING"
+            }
+            assert set(world.desired.apps[held.app_id].depends_on) - ready
 
 
 def _all_needs(step: Step, steps: dict[str, Step]) -> set[str]:
@@ -147,7 +155,7 @@ def test_one_pass_makes_it_so_and_the_next_does_nothing(world: World) -> None:
 @LAW
 @given(worlds(), st.data())
 def test_a_crash_after_any_step_and_a_second_pass_end_in_the_same_state(world: World, data: st.DataObject) -> None:
-    """Caught: uploads that do not resume; a stored version that stops the deployment; dependants planned first."""
+    """Caught: uploads that do not resume; a stored version that stops the deployment."""
     made = plan_of(world)
     done: list[Step] = []
     for step in made.steps:  # any set of steps that holds what each of them needs: apply works on several at once
@@ -228,7 +236,7 @@ def test_no_more_is_stopped_than_policy_or_a_person_allows(world: World) -> None
 @given(fleets())
 def test_a_fleet_of_any_size_converges_within_its_budget(world: World) -> None:
     """Caught: a budget that grows with what the same plan starts; the empty source not refused; two apps given
-    the same room."""
+    the same room; removals while something was unseen."""
     made = plan_of(world)
     stops = [step for step in made.steps if isinstance(step.verb, StopApp)]
     event(f"{bool(stops)=}")
@@ -237,6 +245,7 @@ def test_a_fleet_of_any_size_converges_within_its_budget(world: World) -> None:
     assert all(free >= 0 for node in (live.worker.nodes if live.worker else ()) for free in node.free.values())
     fleet = len({step.app_id for step in made.steps if isinstance(step.verb, DeployApp)} | world.live.apps.keys())
     assert len(stops) <= max(world.desired.cluster.policy.removals_allowed(fleet), world.options.prune_confirmed)
+    assert world.live.complete or not stops
     if not world.desired.apps:
         assert len(stops) <= world.options.prune_confirmed
 

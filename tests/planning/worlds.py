@@ -129,6 +129,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 FLEET = {app_id: an_app(app_id) for app_id in (f"app-{number:02}" for number in range(24))}
 SIZE = st.integers(0, 8)
+PART_UNSEEN = ONE_ANSWER(((), (), ("artifacts",)))
 NOTHING_LEFT = ONE_ANSWER((None, None, None, (0, 3, 0)))
 SHARE = ONE_ANSWER(("0%", "10%", "33%", "50%", "100%"))
 ROOM = ONE_ANSWER(([], [a_node(CPU=2)], [a_node(CPU=5)]))
@@ -142,7 +143,10 @@ def fleets(draw: st.DrawFn) -> World:
     stay, go, come = apps[:kept], apps[kept : kept + removed], apps[kept + removed : kept + removed + new]
     desired = a_desired(*stay, *come, policy={"prune": True, "removal_budget": draw(SHARE)})
     live = a_live(
-        *(a_status(app) for app in [*stay, *go]), artifacts=[an_artifact(app) for app in stay], nodes=draw(ROOM)
+        *(a_status(app) for app in [*stay, *go]),
+        artifacts=[an_artifact(app) for app in stay],
+        nodes=draw(ROOM),
+        unseen=draw(PART_UNSEEN),
     )
     return World(desired, live, {}, PlanOptions(prune_confirmed=draw(CONFIRMED)))
 
