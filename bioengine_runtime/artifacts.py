@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import httpx
+import stamina
 import yaml
 from pydantic import ValidationError
 
@@ -219,7 +220,15 @@ async def _parallel(work: Mapping[str, Any]) -> dict[str, Any]:
     return {path: task.result() for path, task in tasks.items()}
 
 
+class _StoreTrouble(RuntimeError):
+    """The store's own fault, which may be gone the next time (two first files of a folder at once trouble rclone)."""
+
+
+_patiently = stamina.retry(on=(httpx.TransportError, _StoreTrouble), attempts=5, wait_initial=0.2, wait_max=5.0)
+
+
 def _get(url: str) -> Any:
+    @_patiently
     async def do(client: httpx.AsyncClient) -> bytes:
         response = await client.get(url)
         return _ok(response).content
@@ -228,6 +237,7 @@ def _get(url: str) -> Any:
 
 
 def _put(url: str, content: bytes) -> Any:
+    @_patiently
     async def do(client: httpx.AsyncClient) -> None:
         _ok(await client.put(url, content=content))
 
@@ -235,6 +245,8 @@ def _put(url: str, content: bytes) -> Any:
 
 
 def _ok(response: httpx.Response) -> httpx.Response:
+    if response.is_server_error:
+        raise _StoreTrouble(f"HTTP {response.status_code}")
     if not response.is_success:  # not raise_for_status: its text holds the signed URL
         raise RuntimeError(f"HTTP {response.status_code}")
     return response
