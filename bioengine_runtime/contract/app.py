@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -42,6 +43,19 @@ class Rollout(Closed):
     drain_timeout_s: float = Field(
         default=60.0, gt=0, description="Seconds an old replica may take to finish its requests."
     )
+    test: Literal["before-traffic", "background"] = Field(
+        default="before-traffic",
+        description="When `test_deployment` runs: before a replica takes traffic (a failure fails the start), or beside"
+        " the first requests (a failure makes the replica unhealthy).",
+    )
+
+
+class IceServer(Closed):
+    """One STUN or TURN server for WebRTC. Every caller of the app is told it, the credential included."""
+
+    urls: str | list[str] = Field(description="stun:host:port, turn:host:port, or a list of them.")
+    username: str | None = Field(default=None, description="User name of a TURN server.")
+    credential: str | None = Field(default=None, description="Short-lived password of a TURN server; no secret.")
 
 
 class AppSpec(Closed):
@@ -58,9 +72,13 @@ class AppSpec(Closed):
     authorized_users: AuthorizedUsers
     disable_gpu: bool = False
     max_ongoing_requests: int = Field(default=10, ge=1)
+    max_queued_requests: int = Field(default=100, ge=1)
     replicas: dict[str, int] = Field(default_factory=dict, description="class or * → number")
     autoscaling: dict[str, Autoscaling] = Field(default_factory=dict, description="class or * → bounds")
     rollout: Rollout = Rollout()
+    auto_redeploy: bool = False
+    debug: bool = False
+    ice_servers: list[IceServer] = Field(default_factory=list[IceServer])
 
     @field_validator("secrets")
     @classmethod
@@ -82,7 +100,18 @@ class AppSpec(Closed):
         return _digest(self.model_dump(mode="json", exclude=set(IN_PLACE_FIELDS)))
 
 
-IN_PLACE_FIELDS = frozenset({"authorized_users", "max_ongoing_requests", "replicas", "autoscaling", "rollout"})
+IN_PLACE_FIELDS = frozenset(
+    {
+        "authorized_users",
+        "auto_redeploy",
+        "autoscaling",
+        "ice_servers",
+        "max_ongoing_requests",
+        "max_queued_requests",
+        "replicas",
+        "rollout",
+    }
+)
 """Fields of AppSpec that a running app takes over without a new replica."""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from bioengine_runtime.contract.app import Autoscaling, Rollout
+from bioengine_runtime.contract.app import Autoscaling, IceServer, Rollout
 from bioengine_runtime.contract.base import AppId, Closed, EnvName, JsonValue, SecretRef
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 
@@ -121,11 +121,21 @@ class AppInstance(Closed):
     authorized_users: AuthorizedUsers | None = Field(default=None, description="Overrides the manifest's.")
     disable_gpu: bool = Field(default=False, description="Run on CPUs even if the code asks for a GPU.")
     max_ongoing_requests: int = Field(default=10, ge=1, description="Requests in flight per replica of the entry.")
+    max_queued_requests: int = Field(
+        default=100, ge=1, description="Requests that may wait when every replica is busy; more are refused at once."
+    )
     replicas: Replicas | dict[str, Replicas] | None = Field(
         default=None, description="Number of replicas, for all or per class."
     )
     autoscaling: Autoscaling | dict[str, Autoscaling] | None = None
     rollout: Rollout = Rollout()
+    auto_redeploy: bool = Field(
+        default=False, description="Let the worker deploy the app again when it fails, a few times, ever more slowly."
+    )
+    debug: bool = Field(default=False, description="Log the app's calls and debug messages.")
+    ice_servers: list[IceServer] = Field(
+        default_factory=list[IceServer], description="STUN and TURN servers for WebRTC; left out: none are needed."
+    )
     depends_on: list[AppId] = Field(default_factory=list, description="Apps that must be up first.")
     suspend: bool | str = Field(default=False, description="Change nothing about this app; a text says why.")
 

@@ -289,9 +289,13 @@ class _Instance:
             authorized_users=self._users(code.manifest if code else None),
             disable_gpu=instance.disable_gpu,
             max_ongoing_requests=instance.max_ongoing_requests,
+            max_queued_requests=instance.max_queued_requests,
             replicas=_per_class(instance.replicas),
             autoscaling=_bounds_per_class(instance.autoscaling),
             rollout=instance.rollout,
+            auto_redeploy=instance.auto_redeploy,
+            debug=instance.debug,
+            ice_servers=instance.ice_servers,
         )
         return DesiredApp(
             spec=spec,

@@ -258,6 +258,12 @@ def _rollout(before: AppSpec, after: AppSpec) -> Iterator[Change]:
             yield Change(f"rollout.{name}", value(old), value(new))
 
 
+def _ice_servers(before: AppSpec, after: AppSpec) -> Iterator[Change]:
+    """By their addresses: passwords of TURN servers change all the time and tell nobody anything."""
+    old, new = ([one.urls for one in spec.ice_servers] for spec in (before, after))
+    yield Change("ice_servers", *pair(value(old), value(new)))
+
+
 def _env(before: AppSpec, after: AppSpec, changed: frozenset[str]) -> Iterator[Change]:
     """Variables. A name that is a secret for any class on either side is never shown with a value, and neither is
     one that sounds like a secret: somebody may have put it in plain sight by mistake."""
@@ -291,8 +297,12 @@ FIELD_TEXTS: Mapping[str, Callable[[AppSpec, AppSpec], Iterator[Change]]] = {
     "authorized_users": _table("authorized_users"),
     "disable_gpu": _scalar("disable_gpu"),
     "max_ongoing_requests": _scalar("max_ongoing_requests"),
+    "max_queued_requests": _scalar("max_queued_requests"),
     "replicas": _table("replicas"),
     "autoscaling": _table("autoscaling"),
     "rollout": _rollout,
+    "auto_redeploy": _scalar("auto_redeploy"),
+    "debug": _scalar("debug"),
+    "ice_servers": _ice_servers,
 }
 """How a field of AppSpec is shown; env and secrets are shown together, by `_env`."""

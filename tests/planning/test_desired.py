@@ -173,9 +173,13 @@ def test_a_spec_is_total() -> None:
         "authorized_users": ["anna@example.org"],
         "disable_gpu": False,
         "max_ongoing_requests": 10,
+        "max_queued_requests": 100,
         "replicas": {},
         "autoscaling": {},
         "rollout": Rollout().model_dump(),
+        "auto_redeploy": False,
+        "debug": False,
+        "ice_servers": [],
     }
     assert app.provenance.model_dump() == {
         "owner": "lab",
@@ -183,6 +187,7 @@ def test_a_spec_is_total() -> None:
         "commit": COMMIT,
         "path": "apps/demo-app",
         "tree": tree,
+        "by": None,
     }
     assert app.where == Location("cluster.yaml", 3, 3)
     assert app.code is not None
