@@ -32,7 +32,8 @@ from pathlib import Path
 from bioengine_runtime.local.embedded import embedded
 
 async def main():
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asyncio.current_task().cancel)
     async with embedded(Path(sys.argv[1]), progress=lambda event: None, with_worker=False):
         print("ready", flush=True)
         await asyncio.sleep(3600)
