@@ -31,6 +31,7 @@ class Tiny:
 BARE = """
 import sys, time
 import ray
+from hypha_rpc.utils.schema import schema_method
 from ray import serve
 
 ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
@@ -38,7 +39,8 @@ serve.start(http_options={"location": "NoServer"})
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.01})
 class Tiny:
-    async def ping(self):
+    @schema_method
+    async def ping(self) -> str:
         return "pong"
 
 begin = time.perf_counter()
@@ -59,7 +61,8 @@ async def ours(play: Stage, apps: int, folders: int) -> float:
     play.write({f"apps/{name}/tiny.py": APP for name in names[:folders]})
     sources = [names[number % folders] for number in range(apps)]
     lines = "".join(f"  {name}: {{source: apps/{folder}}}\n" for name, folder in zip(names, sources, strict=True))
-    play.write({"cluster.yaml": f"name: bench\napps:\n{lines}"})
+    # As many side by side as its floor has.
+    play.write({"cluster.yaml": f"name: bench\npolicy: {{parallel: {min(apps, 32)}}}\napps:\n{lines}"})
     play.commit(f"{apps} apps")
     begin = time.perf_counter()
     await play.apply()
