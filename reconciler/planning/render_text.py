@@ -5,11 +5,13 @@ Colour repeats what a symbol or a word says already; nothing is said by colour a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
 from rich.text import Text
 
+from bioengine_runtime.contract.base import ENTIRE
+from bioengine_runtime.contract.manifest import AuthorizedUsers
 from reconciler.planning.shown import count, listed, plain, size
 from reconciler.planning.steps import (
     Action,
@@ -45,6 +47,7 @@ HELD_SYMBOLS: Mapping[Action, str] = {
     Action.UNKNOWN: "?",
 }
 DRIFT = "!"
+EVERYBODY = "*"
 LEGEND = "+ create   ~ in place   ^ rolling restart   -/+ interruption   - stop   ! drift   ? not known"
 MESSAGE_LIMIT = 400
 
@@ -172,8 +175,27 @@ def _block(step: Step, steps: Mapping[str, Step], shared: Mapping[str, tuple[str
     others = [steps[address].app_id or address for address in step.needs if _is_of_app(steps[address])]
     if others:
         yield _row("after", listed(others))
+    if isinstance(step.verb, DeployApp):
+        yield _row("callers", callers(step.verb.spec.authorized_users))
     yield _row("effect", effect_text(step.effect))
     yield ()
+
+
+def callers(users: AuthorizedUsers) -> str:
+    """Who may call an app: `everybody`, or by method `ping: everybody; others: anna@lab.example`."""
+    if not isinstance(users, Mapping):
+        return _who(users)
+    if not users:
+        return _who(())
+    methods = sorted(users, key=lambda method: (method == ENTIRE, method))
+    named = [f"{'others' if method == ENTIRE else method}: {_who(users[method])}" for method in methods]
+    return "; ".join(named)
+
+
+def _who(users: Sequence[str]) -> str:
+    if EVERYBODY in users:
+        return "everybody"
+    return f"{listed(list(users))}, the deployer and admins" if users else "only the deployer and admins"
 
 
 def _held(held: Held) -> Iterator[Line]:

@@ -48,6 +48,25 @@ def hostile_plan() -> Plan:
 # ── text ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize(
+    ("users", "text"),
+    [
+        (["*"], "everybody"),
+        ([], "only the deployer and admins"),
+        ({}, "only the deployer and admins"),
+        (["anna@lab.example", "ben"], "anna@lab.example, ben, the deployer and admins"),
+        (
+            {"*": ["anna@lab.example"], "ping": ["*"], "reset": []},
+            "ping: everybody; reset: only the deployer and admins; others: anna@lab.example, the deployer and admins",
+        ),
+    ],
+)
+def test_a_new_app_says_who_may_call_it(users: Any, text: str) -> None:
+    assert render_text.callers(users) == text
+    made = plan(a_desired(an_app(authorized_users=users)), a_live(), {}, PlanOptions())
+    assert f"callers  {text}" in render_text.render(made, command="").plain
+
+
 def test_the_last_line_is_the_next_command() -> None:
     assert (
         render_text.render(some_plan(), command="reconcile apply .").plain.splitlines()[-1] == "    reconcile apply ."
