@@ -6,16 +6,24 @@ The functions given to Hypha look up the offer at every call: an update changes 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from bioengine_runtime.access import Caller, may_call
 from bioengine_runtime.door import answering, plain
-from bioengine_runtime.gateway.offer import APP_TYPE, OWN_METHODS, Offer
+from bioengine_runtime.gateway.errors import TooManyRequests
+from bioengine_runtime.gateway.offer import APP_TYPE, OWN_METHODS, Offer, rtc_name
+
+if TYPE_CHECKING:
+    from bioengine_runtime.gateway.rtc import Peers
+
+log = logging.getLogger("ray.serve")
 
 Remote = Callable[..., Any]
 NOT_STREAMED = "handle.options(stream=True)"
@@ -23,22 +31,28 @@ NOT_STREAMED = "handle.options(stream=True)"
 
 
 class AppCalls:
-    """Calls into one app, across its updates."""
+    """Calls into one app, across its updates. `service_id` gives the full id of a service of this gateway."""
 
-    def __init__(self, offer: Offer, admins: Callable[[], Collection[str]]) -> None:
+    def __init__(self, offer: Offer, admins: Callable[[], Collection[str]], service_id: Callable[[str], str]) -> None:
         self.offer = offer
         self.in_flight = 0
+        self.takes_peers = False
+        """Whether the service that opens WebRTC connections is registered."""
         self._admins = admins
+        self._service_id = service_id
         self._streams: set[str] = set()
         self._handle = _handle(offer)
+        self.peers = _peers(offer.app_id, lambda: service_id("").split("/")[0], self.service)
 
     def take_over(self, offer: Offer) -> None:
         """Serve this offer from the next call on."""
-        if offer.entry != self.offer.entry:
+        before, self.offer = self.offer, offer
+        if offer.entry != before.entry:
             self._handle = _handle(offer)
-        if offer.code_digest != self.offer.code_digest:
+        if offer.code_digest != before.code_digest:
             self._streams.clear()
-        self.offer = offer
+        if self.peers is not None and not offer.looks_like(before):
+            self.peers.renew()
 
     def service(self) -> dict[str, Any]:
         """What is handed to Hypha's `register_service`."""
@@ -55,6 +69,29 @@ class AppCalls:
             "get_rtc_service_id": self._get_rtc_service_id,
         }
 
+    def rtc_service(self) -> dict[str, Any]:
+        """The service that opens WebRTC connections, as `get_rtc_service` of hypha-rpc expects it."""
+        config: dict[str, Any] = {"visibility": "public", "require_context": True}
+        if self.offer.ice_servers:
+            config["ice_servers"] = [one.model_dump(exclude_none=True) for one in self.offer.ice_servers]
+        name = f"{self.offer.name} (WebRTC)"
+        return {"id": rtc_name(self.offer.app_id), "name": name, "config": config, "offer": self._open_peer}
+
+    def _open_peer(self, params: Any, context: dict[str, Any] | None = None) -> asyncio.Future[Any]:
+        """Answer the offer of a WebRTC connection; calls over it are made by the caller of this."""
+        return answering(self._answer_peer(params, context or {}), cancel_with_caller=True)
+
+    async def _answer_peer(self, params: Any, context: dict[str, Any]) -> dict[str, str]:
+        offer, caller = self.offer, Caller.from_context(context)
+        if self.peers is None:
+            raise RuntimeError(f"{offer.app_id} takes no WebRTC connections here; call it without")
+        if not any(self._may_call(caller, method.name) for method in offer.methods):
+            raise PermissionError(f"{caller} may not call {offer.app_id}")
+        return await self.peers.answer(params, context, offer.ice_servers)
+
+    def _may_call(self, caller: Caller, method: str) -> bool:
+        return may_call(caller, method, self.offer.authorized_users, self._admins(), self.offer.owner)
+
     def _remote(self, name: str, schema: dict[str, Any]) -> Remote:
         def remote(*args: Any, context: dict[str, Any] | None = None, **kwargs: Any) -> asyncio.Future[Any]:
             return answering(self._call(name, args, kwargs, context or {}), cancel_with_caller=True)
@@ -70,7 +107,7 @@ class AppCalls:
         method = offer.method(name)
         if method is None:
             raise AttributeError(f"{offer.app_id} has no method {name} any more")
-        if not may_call(caller, name, offer.authorized_users, self._admins(), offer.owner):
+        if not self._may_call(caller, name):
             raise PermissionError(f"{caller} may not call {name} of {offer.app_id}")
         if method.wants_context:
             kwargs["context"] = dict(context)
@@ -94,19 +131,34 @@ class AppCalls:
         except asyncio.CancelledError:
             response.cancel()
             raise
+        except BackPressureError as full:
+            raise self._at_capacity(full) from None
         except RayError as error:
             raise _as_the_app_raised(error, self.offer.app_id) from None
 
     async def _stream(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
         self.in_flight += 1
+        items: Any = self._handle.options(method_name=name, stream=True).remote(*args, **kwargs)
         try:
-            items: Any = self._handle.options(method_name=name, stream=True).remote(*args, **kwargs)
             async for item in items:
                 yield item
+        except (asyncio.CancelledError, GeneratorExit):
+            items.cancel()
+            raise
+        except BackPressureError as full:
+            raise plain(self._at_capacity(full)) from None
         except RayError as error:
             raise plain(_as_the_app_raised(error, self.offer.app_id)) from None
         finally:
             self.in_flight -= 1
+
+    def _at_capacity(self, full: BackPressureError) -> TooManyRequests:
+        waiting: int = full.args[0]
+        working = max(self.in_flight - 1 - waiting, 0)
+        return TooManyRequests(
+            f"{self.offer.app_id} is at its capacity: {working} requests are being worked on and {waiting} wait;"
+            " try again later"
+        )
 
     def _get_load(self, context: dict[str, Any] | None = None) -> float:  # noqa: ARG002
         """Share of the app's capacity in use, 0 to 1."""
@@ -114,11 +166,21 @@ class AppCalls:
 
     def _get_num_pcs(self, context: dict[str, Any] | None = None) -> int:  # noqa: ARG002
         """Number of WebRTC connections."""
-        return 0
+        return len(self.peers) if self.peers is not None else 0
 
     def _get_rtc_service_id(self, context: dict[str, Any] | None = None) -> str | None:  # noqa: ARG002
         """Id of the service that opens WebRTC connections; null: there is none."""
+        return self._service_id(rtc_name(self.offer.app_id)) if self.takes_peers else None
+
+
+def _peers(app_id: str, workspace: Callable[[], str], service: Callable[[], dict[str, Any]]) -> Peers | None:
+    """None where aiortc cannot be used: then the app is called through Hypha alone."""
+    try:
+        from bioengine_runtime.gateway.rtc import Peers
+    except ImportError as error:
+        log.warning("event=no_webrtc app=%s error=%s", app_id, error)
         return None
+    return Peers(app_id, workspace, service)
 
 
 def _handle(offer: Offer) -> DeploymentHandle:

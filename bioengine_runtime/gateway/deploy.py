@@ -18,7 +18,10 @@ from bioengine_runtime.gateway.replica import Gateway
 from bioengine_runtime.pace import PER_SECOND
 from bioengine_runtime.serve_thread import in_serve_thread
 
-PARTS = ("gateway/*.py", "apps/record.py", "access.py", "door.py", "hypha_session.py", "pace.py")
+PARTS = (
+    *("gateway/*.py", "apps/record.py", "apps/store.py", "contract/*.py"),
+    *("access.py", "door.py", "hypha_session.py", "pace.py"),
+)
 """The files whose change makes a new release of the gateway."""
 
 

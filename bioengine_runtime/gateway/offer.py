@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bioengine_runtime.apps.record import AppRecord, Running
+from bioengine_runtime.contract.app import IceServer
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 
 APP_TYPE = "bioengine-app"
@@ -40,6 +41,7 @@ class Offer:
     authorized_users: AuthorizedUsers
     owner: str
     capacity: int
+    ice_servers: tuple[IceServer, ...] = ()
 
     def method(self, name: str) -> OfferedMethod | None:
         return next((one for one in self.methods if one.name == name), None)
@@ -51,6 +53,11 @@ class Offer:
             other.description,
             other.methods,
         )
+
+
+def rtc_name(app_id: str) -> str:
+    """Id of the service through which WebRTC connections to an app are opened."""
+    return f"{app_id}-rtc"
 
 
 def offer(running: Running, *, worker: str, offered: bool) -> Offer | None:
@@ -78,6 +85,7 @@ def _offer(running: Running, record: AppRecord) -> Offer:
         authorized_users=record.spec.authorized_users,
         owner=record.provenance.owner,
         capacity=record.spec.max_ongoing_requests * max(_replicas(running, record.entry), 1),
+        ice_servers=tuple(record.spec.ice_servers),
     )
 
 

@@ -12,13 +12,14 @@ from bioengine_runtime.apps.record import Running, read_records
 from bioengine_runtime.gateway.calls import AppCalls
 from bioengine_runtime.gateway.lease import Lease
 from bioengine_runtime.gateway.names import gateway_app
-from bioengine_runtime.gateway.offer import offer
+from bioengine_runtime.gateway.offer import offer, rtc_name
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
 
 log = logging.getLogger("ray.serve")
 
 LOOK_EVERY_S = 3.0
-DRAIN_S = 2.0
+DRAIN_S = 10.0
+"""Less than the next one waits (lease.py) and than Serve gives us (deploy.py)."""
 
 
 class Gateway:
@@ -47,11 +48,11 @@ class Gateway:
         self._admins = tuple(user_config.get("admins", ()))
 
     async def refresh(self) -> dict[str, str]:
-        """Look at once; answers app id → full Hypha service id of everything offered now."""
+        """Look at once; answers app id (and `{app id}-rtc`) → full Hypha service id of everything offered now."""
         await self._look()
         if not self._session.is_connected:
             return {}
-        return {app_id: self._session.service_id(app_id) for app_id in self._calls}
+        return {service: self._session.service_id(service) for service in self._session.services()}
 
     def check_health(self) -> None:
         if self._life.done() and not self._retired:
@@ -84,7 +85,7 @@ class Gateway:
                 await asyncio.sleep(1.0)
 
     async def _retire(self) -> None:
-        """Calls in flight may finish first; then the client id is free, and the next one is told so."""
+        """Calls in flight may finish first, and new ones are still answered; then the client id is free for the next."""
         if self._retired:
             return
         self._retired = True
@@ -92,6 +93,7 @@ class Gateway:
         # Looked at once in a process's life; an event would cost every call.
         while any(calls.in_flight for calls in self._calls.values()) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+        await asyncio.gather(*(calls.peers.close() for calls in self._calls.values() if calls.peers is not None))
         await self._session.stop()
         await self._lease.let_go()
         log.info("event=retired")
@@ -113,6 +115,8 @@ class Gateway:
                 await self._offer(running)
             for app_id in self._calls.keys() - apps.keys():
                 await self._withdraw(app_id)
+            for app_id, calls in self._calls.items():
+                await self._follow_peers(calls, wanted=rtc_name(app_id) not in self._calls)
 
     async def _offer(self, running: Running) -> None:
         calls = self._calls.get(running.app_id)
@@ -120,7 +124,7 @@ class Gateway:
         if wanted is None:
             await self._withdraw(running.app_id)
         elif calls is None:
-            calls = AppCalls(wanted, lambda: self._admins)
+            calls = AppCalls(wanted, lambda: self._admins, self._session.service_id)
             await self._session.put(calls.service())
             self._calls[running.app_id] = calls
             log.info("event=app_offered app=%s methods=%d", running.app_id, len(wanted.methods))
@@ -129,10 +133,27 @@ class Gateway:
             calls.take_over(wanted)
             if not wanted.looks_like(before):
                 await self._session.put(calls.service())
+            if wanted.ice_servers != before.ice_servers:
+                calls.takes_peers = False  # to be told to Hypha again
             log.info("event=app_changed app=%s told_hypha=%s", running.app_id, not wanted.looks_like(before))
+
+    async def _follow_peers(self, calls: AppCalls, *, wanted: bool) -> None:
+        """Take WebRTC connections and close those that have gone. An app of the same name as the service goes first."""
+        if calls.peers is None:
+            return
+        if wanted and not calls.takes_peers:
+            calls.takes_peers = True
+            await self._session.put(calls.rtc_service())
+        elif calls.takes_peers and not wanted:
+            calls.takes_peers = False
+        await calls.peers.sweep()
 
     async def _withdraw(self, app_id: str) -> None:
         if app_id in self._calls:
             await self._session.withdraw(app_id)
-            del self._calls[app_id]
+            calls = self._calls.pop(app_id)
+            if calls.takes_peers and rtc_name(app_id) not in self._calls:
+                await self._session.withdraw(rtc_name(app_id))
+            if calls.peers is not None:
+                await calls.peers.close()
             log.info("event=app_withdrawn app=%s", app_id)
