@@ -53,6 +53,11 @@ class AppRecord(Closed):
     blueprint: str = Field(description="Key under which everything needed to deploy this version again is kept.")
     package: str = Field(default="", description="Digest of the code package.")
     worker: str = Field(default="", description="Service id of the worker that looks after the app.")
+    resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="num_cpus, num_gpus and memory (bytes) of one replica of every deployment, added up.",
+    )
+    warnings: list[str] = Field(default_factory=list, description="What its operator should know, in sentences.")
     previous: AppRecord | None = None
 
     def runs(self, digest: str, fingerprints: Mapping[str, str]) -> bool:

@@ -104,6 +104,15 @@ def resources(actor_options: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(amount) for name, amount in asked.items() if amount}
 
 
+def total(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`ray_actor_options` of one replica of every deployment, added up in the words of the status. memory in bytes."""
+    one_of_each = [resources(options) for options in each]
+    return {
+        name: sum(one.get(rays_name, 0.0) for one in one_of_each)
+        for name, rays_name in (("num_cpus", "CPU"), ("num_gpus", "GPU"), ("memory", "memory"))
+    }
+
+
 def lacks(asked: Mapping[str, float], total: Mapping[str, float]) -> str:
     """Why a node with these resources can never hold the replica; empty when it can."""
     short = [f"{amount:g} {name}, has {total.get(name, 0):g}" for name, amount in asked.items()

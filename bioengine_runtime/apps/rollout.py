@@ -91,6 +91,8 @@ class Facts:
     frontend_entry: str | None
     package: str
     worker: str
+    resources: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 def next_record(
@@ -121,6 +123,8 @@ def next_record(
             "blueprint": f"{spec.app_id}/{spec.digest()[:16]}-{int(now * 1000)}",
             "package": facts.package,
             "worker": facts.worker,
+            "resources": dict(facts.resources),
+            "warnings": list(facts.warnings),
         }
     )
     return record.model_copy(update={"previous": _last_good(record, current, good)})

@@ -20,7 +20,7 @@ from bioengine_runtime.apps.fresh import Fresh
 from bioengine_runtime.apps.logs import Lines, read_logs
 from bioengine_runtime.apps.prepare import ArtifactFiles, ArtifactReader, Builders, Places, Ready, ReadyClass, prepare
 from bioengine_runtime.apps.record import AppRecord, read_records
-from bioengine_runtime.apps.requirements import wanted
+from bioengine_runtime.apps.requirements import total, wanted
 from bioengine_runtime.apps.rollout import Facts, check, next_record
 from bioengine_runtime.apps.secrets import Secrets, complete, sealed_for
 from bioengine_runtime.apps.states import States
@@ -32,9 +32,9 @@ from bioengine_runtime.serve_thread import in_serve_thread
 __all__ = ["ArtifactFiles", "ArtifactReader", "Supervisor", "WorkerEnvironment"]
 
 READY_FOR_S = 300.0
+"""A prepared app is taken as prepared for so long; nodes may have joined since."""
 FETCHED_FOR_S = 60.0
 """Long enough for all apps of one folder to be prepared from one fetch."""
-"""A prepared app is taken as prepared for so long; nodes may have joined since."""
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class Supervisor:
     ) -> None:
         running = (await read_records()).get(spec.app_id)
         good = await good_release(spec.app_id)
-        record = next_record(spec, fingerprints, provenance, self._facts(ready), running, good, time.time())
+        record = next_record(spec, fingerprints, provenance, self._facts(spec, ready), running, good, time.time())
         current = running.record if running else None
         kept = await asyncio.to_thread(store.get, store.BLUEPRINT, current.blueprint) if current else None
         before = Blueprint.from_bytes(kept) if kept else None
@@ -206,7 +206,10 @@ class Supervisor:
         await asyncio.to_thread(store.delete, store.REJECTED, spec.app_id)
         log.info("app=%s digest=%s accepted commit=%s", spec.app_id, record.digest[:12], provenance.commit)
 
-    def _facts(self, ready: Ready) -> Facts:
+    def _facts(self, spec: AppSpec, ready: Ready) -> Facts:
+        asked = [
+            wanted(spec, one.name, one.description["options"], fingerprints={}, entry=False) for one in ready.classes
+        ]
         return Facts(
             name=ready.manifest.name,
             description=ready.manifest.description,
@@ -215,6 +218,7 @@ class Supervisor:
             frontend_entry=ready.manifest.frontend_entry,
             package=ready.package,
             worker=self._worker,
+            resources=total([one.actor_options for one in asked]),
         )
 
     def _draw(self, record: AppRecord, secrets: Secrets, ready: Ready, kept: Blueprint | None) -> Blueprint:

@@ -14,7 +14,7 @@ from bioengine_runtime.apps.errors import BadApp, Refused
 from bioengine_runtime.apps.layer import layer_path, packages_in
 from bioengine_runtime.apps.package import MAX_BYTES, pack, unpack
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Replica, Running
-from bioengine_runtime.apps.requirements import lacks, packages_of, resources, wanted
+from bioengine_runtime.apps.requirements import lacks, packages_of, resources, total, wanted
 from bioengine_runtime.apps.rollout import (
     Facts,
     Failed,
@@ -33,7 +33,7 @@ from tests.runtime.apps_world import a_provenance, a_spec
 
 KEY = b"k" * 32
 WORKER = "ws/worker"
-FACTS = Facts("Demo", "", "Main", (), None, "package", WORKER)
+FACTS = Facts("Demo", "", "Main", (), None, "package", WORKER, {"num_cpus": 1.0})
 
 
 def a_record(version: str = "1", *, now: float = 100.0, **given: Any) -> AppRecord:
@@ -124,6 +124,11 @@ def test_only_the_secrets_of_a_class_are_in_its_release():
     assert asked({}, fingerprints={"Other/KEY": "1"}).release == before
     assert asked({}, fingerprints={"*/KEY": "1"}).release != before
     assert asked({}, fingerprints={"Main/KEY": "1"}).release != before
+
+
+def test_one_replica_of_every_deployment_is_added_up():
+    asked = [{"num_cpus": 2, "memory": 8}, {"num_gpus": 1}, {"num_cpus": 0}]
+    assert total(asked) == {"num_cpus": 3, "num_gpus": 1, "memory": 8}
 
 
 def test_what_a_node_lacks_is_named():
