@@ -10,7 +10,6 @@ import logging
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from reconciler.errors import InvalidDesiredState, ReconcilerError, Remedy
@@ -84,18 +83,6 @@ async def run(
         seconds = pace.seconds() * (1 + random.uniform(-JITTER, JITTER))
         log.debug("event=wait seconds=%.1f", seconds)
         await _first(stop, wake, seconds)
-
-
-async def wake_on_commits(git_dir: Path, wake: asyncio.Event, stop: asyncio.Event) -> None:
-    """Sets `wake` when a branch of a local repository moves; a look-out, not a promise: the interval sees it anyway."""
-    from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]: anyio's optional types
-
-    watched = [path for path in (git_dir / "refs", git_dir / "HEAD", git_dir / "packed-refs") if path.exists()]
-    try:
-        async for _ in awatch(*watched, watch_filter=None, stop_event=stop, debounce=200):
-            wake.set()
-    except (OSError, RuntimeError) as error:
-        log.warning("event=not_watching path=%s why=%s", git_dir, error)
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Pass], grace_s: float) -> Pass:

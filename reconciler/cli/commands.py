@@ -175,6 +175,13 @@ def run(
     interval: Annotated[
         float | None, typer.Option(min=1, help="Seconds between looks, instead of policy.interval_s.")
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Hear webhooks there, at /webhook; needs --webhook-secret-file."),
+    ] = None,
+    webhook_secret_file: Annotated[
+        Path | None, typer.Option(help="Secrets shared with the senders, one per line; read at every delivery.")
+    ] = None,
     home: Home = None,
     server_url: ServerUrl = None,
     workspace: Workspace = None,
@@ -183,16 +190,24 @@ def run(
     no_color: NoColor = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make it so, and keep it so: a pass at every interval, and soon after each commit of a local repository.
+    """Make it so, and keep it so: a pass at every interval, and soon after each commit of a local repository or each
+    webhook of GitHub, GitLab, Gitea, Forgejo, or anything that signs with HMAC-SHA-256 (X-Signature-256: sha256=…).
 
     \b
     Examples:
       reconcile run https://git.example/lab/apps --ref main
+      reconcile run https://git.example/lab/apps --webhook 127.0.0.1:8780 --webhook-secret-file hook.secret
       HYPHA_TOKEN=… reconcile run --server-url https://hypha.example
     """
     place = _place(ctx, repo, ref, path, False, home, server_url, workspace, worker, token_file)
     screen = _screen(no_color, verbose, talkative=True)
-    _exit(screen, lambda: _verbs().run(place, screen, interval_s=interval))
+
+    def begin() -> Coroutine[Any, Any, int]:
+        verbs = _verbs()
+        hook = verbs.Hook.read(webhook, webhook_secret_file) if webhook or webhook_secret_file else None
+        return verbs.run(place, screen, interval_s=interval, hook=hook)
+
+    _exit(screen, begin)
 
 
 @app.command()

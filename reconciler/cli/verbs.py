@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +21,15 @@ from reconciler.cli.place import Place, alone, git_dir_of, opened
 from reconciler.cli.show import Screen, app_row, applied, apps_table, said
 from reconciler.errors import ReconcilerError, Remedy, StalePlan
 from reconciler.loop import run as keep_going
-from reconciler.loop import wake_on_commits
 from reconciler.planning import drift, plan_file, render_markdown, render_text
 from reconciler.planning.declare import declare
 from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result
 from reconciler.ports import World
 from reconciler.reconcile import Look, Pass, carry_out, look, reconcile
 from reconciler.settle import Settled, Verdict, Waited, reconcile_until_settled
+from reconciler.triggers.commits import wake_on_commits
+from reconciler.triggers.event import Followed
+from reconciler.triggers.signature import NoWebhookSecret
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,31 @@ class NoSuchApp(ReconcilerError):
     """--target names an app that is neither wanted nor running."""
 
     remedy = Remedy.OPERATOR
+
+
+class BadAddress(ReconcilerError):
+    """The address for webhooks is none."""
+
+    remedy = Remedy.OPERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where webhooks are heard, and where the secret lies that their senders know."""
+
+    host: str
+    port: int
+    secret_file: Path
+
+    @classmethod
+    def read(cls, address: str | None, secret_file: Path | None) -> Hook:
+        """From HOST:PORT. Raises BadAddress or NoWebhookSecret."""
+        if secret_file is None:
+            raise NoWebhookSecret("--webhook needs a secret", hint="Give --webhook-secret-file FILE.")
+        host, _, port = (address or "").rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise BadAddress(f'"{address or ""}" is no HOST:PORT', hint="Such as --webhook 127.0.0.1:8780.")
+        return cls(host.strip("[]"), int(port), secret_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +130,18 @@ async def apply_saved(place: Place, file: Path, wishes: Wishes, screen: Screen) 
             return await _carry_out(world, seen, wishes, place, screen)
 
 
-async def run(place: Place, screen: Screen, *, interval_s: float | None) -> int:
+async def run(place: Place, screen: Screen, *, interval_s: float | None, hook: Hook | None = None) -> int:
     stop, wake = asyncio.Event(), asyncio.Event()
     on_signals(stop)
     with alone(place.home):
-        async with opened(place, writes=True) as world:
+        async with opened(place, writes=True) as world, AsyncExitStack() as triggers:
             screen.masked = world.secrets.masked
+            if hook:
+                from reconciler.triggers.receiver import PATH, Receiver, listening  # a web server, for this only
+
+                receiver = Receiver(Followed.of(place.repository, place.ref), hook.secret_file, wake)
+                port = await triggers.enter_async_context(listening(receiver, hook.host, hook.port))
+                screen.note(f"Webhooks are heard on http://{hook.host}:{port}{PATH}")
             await keep_reconciling(world, stop=stop, wake=wake, interval_s=interval_s)
     return 0
 

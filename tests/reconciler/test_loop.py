@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import InvalidDesiredState, SourceUnusable, Unreachable
-from reconciler.loop import LONGEST_BACKOFF_S, SOON_S, Pace, run, wake_on_commits
+from reconciler.loop import LONGEST_BACKOFF_S, SOON_S, Pace, run
 from reconciler.planning.steps import PlanOptions
 from reconciler.reconcile import Pass, reconcile
+from reconciler.triggers.commits import wake_on_commits
 from tests.fakes import FakeSource, FakeWorld, a_repository
 
 QUIET = "policy: {interval_s: 300}\n"

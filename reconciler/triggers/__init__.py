@@ -1,0 +1,1 @@
+"""What says "look again": commits of a local repository, webhooks. None of them says what changed; git does."""
