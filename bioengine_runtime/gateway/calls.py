@@ -10,7 +10,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
@@ -41,14 +40,14 @@ class AppCalls:
         self._admins = admins
         self._service_id = service_id
         self._streams: set[str] = set()
-        self._handle = _handle(offer)
+        self._handles: dict[tuple[str, bool], Any] = {}
         self.peers = _peers(offer.app_id, lambda: service_id("").split("/")[0], self.service)
 
     def take_over(self, offer: Offer) -> None:
         """Serve this offer from the next call on."""
         before, self.offer = self.offer, offer
         if offer.entry != before.entry:
-            self._handle = _handle(offer)
+            self._handles.clear()
         if offer.code_digest != before.code_digest:
             self._streams.clear()
         if self.peers is not None and not offer.looks_like(before):
@@ -125,7 +124,7 @@ class AppCalls:
             self.in_flight -= 1
 
     async def _ask(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        response = self._handle.options(method_name=name).remote(*args, **kwargs)
+        response = self._handle(name).remote(*args, **kwargs)
         try:
             return await response
         except asyncio.CancelledError:
@@ -138,7 +137,7 @@ class AppCalls:
 
     async def _stream(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
         self.in_flight += 1
-        items: Any = self._handle.options(method_name=name, stream=True).remote(*args, **kwargs)
+        items: Any = self._handle(name, stream=True).remote(*args, **kwargs)
         try:
             async for item in items:
                 yield item
@@ -151,6 +150,13 @@ class AppCalls:
             raise plain(_as_the_app_raised(error, self.offer.app_id)) from None
         finally:
             self.in_flight -= 1
+
+    def _handle(self, name: str, *, stream: bool = False) -> Any:
+        """Serve's handle of one method; to make one costs as much as to use it. All share one router."""
+        if handle := self._handles.get((name, stream)):
+            return handle
+        root = self._handles.setdefault(("", False), DeploymentHandle(self.offer.entry, app_name=self.offer.app_id))
+        return self._handles.setdefault((name, stream), root.options(method_name=name, stream=stream))
 
     def _at_capacity(self, full: BackPressureError) -> TooManyRequests:
         waiting: int = full.args[0]
@@ -181,10 +187,6 @@ def _peers(app_id: str, workspace: Callable[[], str], service: Callable[[], dict
         log.warning("event=no_webrtc app=%s error=%s", app_id, error)
         return None
     return Peers(app_id, workspace, service)
-
-
-def _handle(offer: Offer) -> DeploymentHandle:
-    return serve.get_deployment_handle(offer.entry, app_name=offer.app_id)
 
 
 def _as_the_app_raised(error: BaseException, app_id: str) -> Exception:

@@ -85,7 +85,7 @@ class Gateway:
                 await asyncio.sleep(1.0)
 
     async def _retire(self) -> None:
-        """Calls in flight may finish first, and new ones are still answered; then the client id is free for the next."""
+        """Calls in flight may finish first, new ones are still answered; then the client id is free for the next."""
         if self._retired:
             return
         self._retired = True

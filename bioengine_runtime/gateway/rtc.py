@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgpack
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from hypha_rpc.rpc import RPC
 from hypha_rpc.webrtc_client import WebRTCConnection
@@ -36,6 +38,8 @@ LARGEST_MESSAGE = 1024**2
 CHUNK = 256 * 1024
 HEADROOM = 4096
 """hypha-rpc's own words around a chunk, with plenty to spare."""
+LARGEST_HEAD = 1024
+PROCESS = "services.built-in.message_cache.process"
 UNSAID = 64 * 1024
 """The largest message of a peer that does not say, by RFC 8841."""
 
@@ -121,7 +125,10 @@ class Peer:
     async def answer(self, sdp: str) -> dict[str, str]:
         """Our half of the handshake, with the workspace that the peer has to name in its calls."""
         self._chunk = _chunk(sdp)
-        await self._connection.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
+        except Exception as error:  # aiortc's parser says what it does not like in many ways, asserts among them
+            raise Invalid(f"the offer cannot be understood: {type(error).__name__} {error}".rstrip()) from None
         await self._connection.setLocalDescription(await self._connection.createAnswer())
         ours = self._connection.localDescription
         told = re.sub(r"a=max-message-size:\d+", f"a=max-message-size:{LARGEST_MESSAGE}", ours.sdp)
@@ -158,10 +165,10 @@ class Peer:
             return
         self._channel = channel
         self._rpc = RPC(
-            WebRTCConnection(channel),
+            _Channel(channel),
             client_id=channel.label,
             workspace=self._workspace,
-            default_context=dict(self._context),
+            default_context={key: self._context[key] for key in ("user", "ws")},
             long_message_chunk_size=self._chunk,
             silent=True,
         )
@@ -177,6 +184,21 @@ class Peer:
             return answer
 
         return remote
+
+
+class _Channel(WebRTCConnection):
+    """hypha-rpc's connection, so that its Python client takes large answers too.
+
+    That client puts the parts of one together only if the message that asks for it names a user, as Hypha would.
+    """
+
+    async def emit_message(self, data: bytes) -> None:
+        if PROCESS.encode() in data[:LARGEST_HEAD]:
+            unpacker = msgpack.Unpacker(io.BytesIO(data))
+            head = unpacker.unpack()
+            if head.get("method") == PROCESS:
+                data = b"".join((msgpack.Packer().pack({**head, "user": None}), data[unpacker.tell() :]))
+        await super().emit_message(data)
 
 
 def _checked(offer: object) -> str:
