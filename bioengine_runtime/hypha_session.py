@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,6 +30,7 @@ GIVE_UP_AFTER_S = 25.0
 VERIFY_EVERY_S = 30.0
 CONNECT_TIMEOUT_S = 30.0
 LONGEST_WAIT_S = 5.0
+"""Between two attempts to connect; there is no last one."""
 TAKEN = "already exists and is active"
 
 
@@ -136,7 +138,8 @@ class HyphaSession:
                 taken = TAKEN in str(error)
                 log.warning("event=hypha_connect_failed taken=%s error=%s", taken, _short(error))
                 await self._drop_connection(PROBE_TIMEOUT_S)
-                await asyncio.sleep(wait_s)
+                # Not all at the same moment: a server that comes back has many clients.
+                await asyncio.sleep(random.uniform(0.5, 1.0) * wait_s)
                 wait_s = min(wait_s * 2, LONGEST_WAIT_S)
             else:
                 self.connections += 1

@@ -10,8 +10,14 @@ from ray._private.state import available_resources_per_node
 
 from bioengine_runtime.contract.status import NodeState
 
-SHOWN = {"CPU": "CPU", "GPU": "GPU", "memory": "memory"}
+SHOWN = ("CPU", "GPU", "memory", "object_store_memory")
+ACCELERATOR = "accelerator_type:"
+SLURM_JOB = "slurm_job_id:"
+MARKS = (ACCELERATOR, SLURM_JOB)
+"""Resources whose name says something; how much there is of them says nothing."""
 HEAD = "node:__internal_head__"
+UNKNOWN = "NA"
+"""What the contract says for GPU memory that nobody measured: Ray's dashboard would, and need not run."""
 
 
 def nodes() -> list[NodeState]:
@@ -22,12 +28,13 @@ def nodes() -> list[NodeState]:
 
 def _node(node: Mapping[str, Any], free: Mapping[str, float]) -> NodeState:
     total = node["Resources"]
+    shown = [name for name in total if name in SHOWN or name.startswith(MARKS)]
     return NodeState(
         node_id=node["NodeID"],
         address=node["NodeManagerAddress"],
         head=HEAD in total,
-        total={name: float(total[name]) for name in SHOWN if name in total},
-        free={name: float(free.get(name, 0.0)) for name in SHOWN if name in total},
+        total={name: float(total[name]) for name in shown},
+        free={name: float(free.get(name, 0.0)) for name in shown},
     )
 
 
@@ -45,6 +52,8 @@ def cluster_summary(found: Sequence[NodeState], *, addresses: bool) -> dict[str,
 
 
 def _summary(node: NodeState, *, addresses: bool) -> dict[str, Any]:
+    # A node without a GPU has none of its memory, which is known; older clients can count with nothing but numbers.
+    gpu_memory = UNKNOWN if node.total.get("GPU") else 0
     return {
         "node_ip": node.address if addresses else None,
         "head": node.head,
@@ -52,15 +61,20 @@ def _summary(node: NodeState, *, addresses: bool) -> dict[str, Any]:
         "used_cpu": _used([node], "CPU"),
         "total_gpu": _sum([node], "GPU"),
         "used_gpu": _used([node], "GPU"),
-        "total_gpu_memory": "NA",
-        "used_gpu_memory": "NA",
+        "total_gpu_memory": gpu_memory,
+        "used_gpu_memory": gpu_memory,
         "total_memory": _sum([node], "memory"),
         "used_memory": _used([node], "memory"),
-        "total_object_store_memory": None,
-        "used_object_store_memory": None,
-        "accelerator_type": None,
-        "slurm_job_id": None,
+        "total_object_store_memory": _sum([node], "object_store_memory"),
+        "used_object_store_memory": _used([node], "object_store_memory"),
+        "accelerator_type": _mark(node, ACCELERATOR),
+        "slurm_job_id": _mark(node, SLURM_JOB),
     }
+
+
+def _mark(node: NodeState, prefix: str) -> str | None:
+    """What a resource says by its name, such as `accelerator_type:A100`."""
+    return next((name.removeprefix(prefix) for name in node.total if name.startswith(prefix)), None)
 
 
 def _sum(found: Sequence[NodeState], name: str) -> float:

@@ -1,6 +1,7 @@
 """The runtime worker: a process of its own, ready when Hypha lists its service."""
 
 import sys
+from collections.abc import Sequence
 
 import httpx
 
@@ -19,8 +20,10 @@ def full_service_id() -> str:
     return f"{WORKSPACE}/{CLIENT_ID}:{SERVICE_ID}"
 
 
-async def start_worker(home: Home, running: Running, *, server_url: str, ray_address: str) -> None:
-    """The worker, with its service registered."""
+async def start_worker(
+    home: Home, running: Running, *, server_url: str, ray_address: str, options: Sequence[str] = ()
+) -> None:
+    """The worker, with its service registered. `options`: more of its command line, where the last one counts."""
     child = await running.start(
         "worker",
         [
@@ -29,9 +32,12 @@ async def start_worker(home: Home, running: Running, *, server_url: str, ray_add
             *("--token-file", str(home.secrets.admin_token)),
             *("--client-id", CLIENT_ID, "--service-id", SERVICE_ID),
             *("--ray-address", ray_address, "--mode", "single-machine"),
+            # Whoever ends the embedded default ends its Ray; the worker alone is only ever replaced.
+            *("--apps-at-exit", "keep"),
             *("--message-rate", str(0.9 * MESSAGE_LIMIT)),
             *("--home", str(home.worker_folder)),
             *("--log-file", str(home.log_file("worker-service"))),
+            *options,
         ],
         environment=ray_environment(home),
     )

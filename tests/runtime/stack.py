@@ -26,7 +26,7 @@ from bioengine_runtime.local.state import State, read_state
 from bioengine_runtime.local.store import start_store
 from bioengine_runtime.local.tokens import mint_user_token
 from bioengine_runtime.local.worker_process import full_service_id, start_worker
-from bioengine_runtime.local.workspace import WORKSPACE, ensure_admin_token, ensure_workspace
+from bioengine_runtime.local.workspace import ADMIN_EMAIL, ADMIN_ID, WORKSPACE, ensure_admin_token, ensure_workspace
 
 
 class Stack:
@@ -47,12 +47,22 @@ class Stack:
     async def stop_hypha(self) -> None:
         await self._running.stop("hypha", grace_seconds=2)
 
-    async def start_worker(self) -> None:
-        await start_worker(self.home, self._running, server_url=self.url, ray_address=self.ray_address)
+    async def start_ray(self) -> None:
+        await start_ray(self.home, self._running, port=self._ports["ray"], temp=make_ray_temp(self.home))
+
+    async def stop_ray(self) -> None:
+        await self._running.stop("ray", grace_seconds=5)
+
+    async def start_worker(self, *options: str) -> None:
+        """`options`: more of the worker's command line."""
+        await start_worker(self.home, self._running, server_url=self.url, ray_address=self.ray_address, options=options)
+
+    def worker_pid(self) -> int:
+        (pid,) = (one.pid for one in read_state(self.home.state_file).processes if one.what == "worker")
+        return pid
 
     async def kill_worker(self) -> None:
-        (pid,) = (one.pid for one in read_state(self.home.state_file).processes if one.what == "worker")
-        psutil.Process(pid).kill()
+        psutil.Process(self.worker_pid()).kill()
         await self._running.stop("worker", grace_seconds=5)
 
     async def stop_worker(self) -> float:
@@ -82,6 +92,17 @@ class Stack:
             return pids if len(pids := self.pids_of(name)) == 1 else None
 
         return await eventually(only_one, 90)
+
+    def admin_token(self, lifetime_s: int) -> str:
+        """A token with the rights of the worker's own, for so long."""
+        return mint_user_token(
+            jwt_secret=self.home.secrets.hypha_jwt_secret.read_text(),
+            user_id=ADMIN_ID,
+            email=ADMIN_EMAIL,
+            grants={WORKSPACE: "a"},
+            workspace=WORKSPACE,
+            lifetime_seconds=lifetime_s,
+        )
 
     def token(self, user: str) -> str:
         """A token of somebody with a workspace of their own and no rights in ours."""
@@ -119,15 +140,14 @@ async def a_stack(*, with_worker: bool = True) -> AsyncIterator[Stack]:
         home = open_home(Path(folder))
         ensure_admin_token(home)
         ports = dict(choose_ports(("store", "hypha", "ray"), {}))
-        ray_temp = make_ray_temp(home)
-        running = Running(home, State(ports=ports, ray_temp=str(ray_temp)))
+        running = Running(home, State(ports=ports, ray_temp=str(make_ray_temp(home))))
         stack = Stack(home, running, ports)
         try:
             await start_store(home, running, port=ports["store"])
             await stack.start_hypha()
             await ensure_workspace(stack.url, home)
             if with_worker:
-                await start_ray(home, running, port=ports["ray"], temp=ray_temp)
+                await stack.start_ray()
                 await stack.start_worker()
             yield stack
         finally:

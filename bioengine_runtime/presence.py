@@ -1,0 +1,194 @@
+"""The worker as Hypha sees it: one client, its token, its admins, and the one service that people and reconcilers call.
+
+The same service is there when the Ray head is away; then it is made of `NoApps`, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from bioengine_runtime.access import Caller
+from bioengine_runtime.artifacts import HyphaArtifacts
+from bioengine_runtime.contract.status import NodeState
+from bioengine_runtime.desk import Desk, Logs
+from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
+from bioengine_runtime.operations import Apps, Operations, WorkerFacts
+from bioengine_runtime.ray_link import Head, RayAway
+from bioengine_runtime.sealing import ensure_key
+from bioengine_runtime.service import WorkerService
+from bioengine_runtime.settings import WorkerSettings
+from bioengine_runtime.tokens import TokenFile, TokenKeeper
+
+log = logging.getLogger(__name__)
+
+
+class RunningApps(Apps, Logs, Protocol):
+    """The supervisor, or what stands in for it."""
+
+
+class NoApps:
+    """The apps while no Ray head is there: nothing is known of them, and nothing can be done."""
+
+    def __init__(self, away: RayAway) -> None:
+        self._away = away
+
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        raise self._away
+
+    prepare = apply = remove = states = logs = ask
+
+
+class Presence:
+    """Connect, register, withdraw, close. `head` is None while Ray is away."""
+
+    def __init__(self, settings: WorkerSettings, head: Head | None) -> None:
+        self.settings = settings
+        self.admins: tuple[str, ...] = settings.admin_users
+        self.owner = Caller(None, None, anonymous=True)
+        self._head = head
+        self._started_at = time.time()
+        self._token_file = TokenFile(settings.home, settings.token)
+        self.session = HyphaSession(
+            HyphaAddress(
+                settings.server_url,
+                settings.workspace,
+                self._token_file.path,
+                settings.client_id,
+                settings.message_rate,
+            )
+        )
+        self._token = TokenKeeper(self._token_file, self.session)
+        self._geo: Mapping[str, Any] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def connect(self) -> None:
+        """Returns once Hypha has us; who owns the token is an admin."""
+        self.session.start()
+        self._tasks.append(asyncio.create_task(self._token.run(), name="token"))
+        if self.settings.geo_location:
+            self._tasks.append(asyncio.create_task(self._locate(), name="geo"))
+        server = await self.session.connected()
+        self.owner = owner_of(server.config.user)
+        self.admins = tuple(dict.fromkeys([*owner_names(server.config.user), *self.settings.admin_users]))
+
+    async def register(
+        self,
+        *,
+        apps: RunningApps,
+        nodes: Callable[[], list[NodeState]],
+        service_ids: Callable[[], Awaitable[Mapping[str, str]]],
+        running: Callable[[], Awaitable[Collection[str]]],
+        leave: Callable[[bool], Awaitable[None]],
+        require_ray: Callable[[], None],
+    ) -> Desk:
+        """Offer the service, made of these; answers the desk, at which the worker may ask too."""
+        operations = Operations(apps=apps, facts=self.facts, nodes=nodes, service_ids=service_ids)
+        desk = Desk(
+            operations=operations,
+            logs=apps,
+            store=self.artifacts(),
+            facts=self.facts,
+            nodes=nodes,
+            admins=lambda: self.admins,
+            key=ensure_key(self.key_file),
+        )
+        more: dict[str, Any] = {}
+        try:
+            from bioengine_runtime.machine import Machine
+
+            more = {
+                "machine": Machine(
+                    apps_dir=self.settings.apps_dir,
+                    log_file=self.settings.log_file,
+                    running=running,
+                    leave=leave,
+                    require_ray=require_ray,
+                )
+            }
+            WorkerService(reconciler=operations, people=desk, admins=lambda: self.admins, **more)
+        except (ImportError, TypeError):
+            more = {}
+        service = WorkerService(reconciler=operations, people=desk, admins=lambda: self.admins, **more)
+        description = f"Manages BioEngine Apps and Datasets ({self.settings.mode})"
+        await self.session.put(service.registration(self.settings.service_id, self.settings.worker_name, description))
+        return desk
+
+    async def withdraw(self) -> None:
+        """Nobody finds us any more; whoever waits for an answer still gets it."""
+        with suppress(Exception):
+            await self.session.withdraw(self.settings.service_id)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        for task in self._tasks:
+            task.cancel()
+        await self.session.stop()
+
+    def artifacts(self) -> HyphaArtifacts:
+        return HyphaArtifacts(self.session)
+
+    @property
+    def key_file(self) -> Path:
+        return self.settings.home.absolute() / "seal.key"
+
+    @property
+    def token_path(self) -> Path:
+        """What the gateway reads, too."""
+        return self._token_file.path
+
+    @property
+    def service_id(self) -> str:
+        return self.session.service_id(self.settings.service_id)
+
+    def facts(self) -> WorkerFacts:
+        return WorkerFacts(
+            service_id=self.service_id,
+            workspace=self.session.workspace,
+            client_id=self.settings.client_id,
+            mode=self.settings.mode,
+            public_url=self.session.public_url,
+            ray_address=self.settings.ray_address,
+            started_at=self._started_at,
+            **{
+                name: value
+                for name, value in {
+                    "token_expires_at": self._token.expires_at,
+                    "ray_started_at": self._head.started_at if self._head else None,
+                    "ray_reachable": self._head is not None,
+                    "geo": self._geo,
+                }.items()
+                if name in WorkerFacts.__dataclass_fields__
+            },
+        )
+
+    async def _locate(self) -> None:
+        try:
+            from bioengine_runtime import geo
+
+            self._geo = await geo.locate()
+        except Exception as error:  # nice to know, and nothing else
+            log.warning("event=not_located error=%s", type(error).__name__)
+
+
+def owner_names(user: Any) -> list[str]:
+    """The token owner's ids and e-mail; an anonymous owner is nobody.
+
+    A token that Hypha made from another one has an id of its own, and the first one's as `parent`.
+    """
+    if not user or user.get("is_anonymous"):
+        return []
+    names = (user.get("id"), user.get("parent"), user.get("email"))
+    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+
+
+def owner_of(user: Any) -> Caller:
+    """The token's owner as who asks for something; the same one after the token was renewed."""
+    known = Caller.from_context({"user": user})
+    parent = (user or {}).get("parent")
+    return Caller(parent, known.email, known.anonymous) if isinstance(parent, str) and parent else known
