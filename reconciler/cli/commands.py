@@ -7,14 +7,13 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
-from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
+from reconciler.cli.options import As, Confirm, Force, Output, PlanOrRepo, Targets, Timeout, placed
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
 from reconciler.errors import ReconcilerError
@@ -22,14 +21,6 @@ from reconciler.planning.steps import PlanOptions
 from reconciler.secrets import masking_filter
 
 log = logging.getLogger(__name__)
-
-
-class Output(StrEnum):
-    """How the result is written to stdout."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
 
 
 app = typer.Typer(
@@ -50,35 +41,12 @@ app = typer.Typer(
     """,
 )
 
-Repo = Annotated[str, typer.Argument(help="Git URL, or path of a local repository (or of a folder in one).")]
-Ref = Annotated[str | None, typer.Option(help="Branch, tag or commit; left out: the default branch.")]
-SubFolder = Annotated[str, typer.Option("--path", help="Folder of the repository that holds cluster.yaml.")]
-Worktree = Annotated[bool, typer.Option("--worktree", help="Read uncommitted files of a local repository.")]
-Targets = Annotated[
-    list[str] | None, typer.Option("--target", metavar="APP", help="Only this app; may be given several times.")
-]
-Confirm = Annotated[
-    int, typer.Option("--confirm-deletes", metavar="N", min=0, help="So many removals are meant, whatever the budget.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Try again what was rejected; do not wait for running updates.")]
-Home = Annotated[Path | None, typer.Option(help="Folder of local state; default: .bioengine beside the repository.")]
-ServerUrl = Annotated[str | None, typer.Option(help="Hypha server, instead of hypha.server_url.")]
-Workspace = Annotated[str | None, typer.Option(help="Hypha workspace, instead of hypha.workspace.")]
-Worker = Annotated[str | None, typer.Option(help="Service id of the worker, instead of hypha.worker.")]
-TokenFile = Annotated[Path | None, typer.Option(help="File with the token for Hypha, instead of hypha.token.")]
-NoColor = Annotated[bool, typer.Option("--no-color", help="No colours (as with NO_COLOR).")]
-As = Annotated[Output, typer.Option("-o", "--output", help="How the result is written.")]
-Timeout = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait for apps to come up.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log what is done, to stderr.")]
-
 
 @app.command()
+@placed(worktree=True)
 def plan(
-    ctx: typer.Context,
-    repo: Repo = ".",
-    ref: Ref = None,
-    path: SubFolder = "",
-    worktree: Worktree = False,
+    place: Place,
+    screen: Screen,
     target: Targets = None,
     confirm_deletes: Confirm = 0,
     force: Force = False,
@@ -87,13 +55,6 @@ def plan(
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 2 when there is something to do, 0 when not, 1 on errors.")
     ] = False,
-    home: Home = None,
-    server_url: ServerUrl = None,
-    workspace: Workspace = None,
-    worker: Worker = None,
-    token_file: TokenFile = None,
-    no_color: NoColor = False,
-    verbose: Verbose = False,
 ) -> None:
     """Show what would change, and why. Changes nothing, and runs no line of app code.
 
@@ -105,8 +66,6 @@ def plan(
       reconcile plan --out plan.json && reconcile apply plan.json
       reconcile plan -o markdown --detailed-exitcode    for a merge request
     """
-    place = _place(ctx, repo, ref, path, worktree, home, server_url, workspace, worker, token_file)
-    screen = _screen(no_color, verbose)
     options = PlanOptions(frozenset(target or ()), confirm_deletes, force)
     _exit(
         screen,
@@ -117,12 +76,10 @@ def plan(
 
 
 @app.command()
+@placed(repository=PlanOrRepo, worktree=True)
 def apply(
-    ctx: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="[PLAN|REPO]", help="A saved plan, or a repository.")] = ".",
-    ref: Ref = None,
-    path: SubFolder = "",
-    worktree: Worktree = False,
+    place: Place,
+    screen: Screen,
     target: Targets = None,
     confirm_deletes: Confirm = 0,
     force: Force = False,
@@ -132,13 +89,6 @@ def apply(
     ] = False,
     timeout: Timeout = 900.0,
     output: As = Output.TEXT,
-    home: Home = None,
-    server_url: ServerUrl = None,
-    workspace: Workspace = None,
-    worker: Worker = None,
-    token_file: TokenFile = None,
-    no_color: NoColor = False,
-    verbose: Verbose = False,
 ) -> None:
     """Make it so, once. Shows the plan and asks; a saved plan is refused (exit 3) when anything moved since.
 
@@ -151,27 +101,24 @@ def apply(
 
     Exit codes: 0 done; 1 something failed; 3 refused before any change; 75 another reconciler is at work.
     """
-    place = _place(ctx, what, ref, path, worktree, home, server_url, workspace, worker, token_file)
-    screen = _screen(no_color, verbose)
     asked = PlanOptions(frozenset(target or ()), confirm_deletes, force)
 
     def begin() -> Coroutine[Any, Any, int]:
         verbs = _verbs()
         as_json = output is Output.JSON
         wishes = verbs.Wishes(asked, auto_approve=auto_approve, wait=wait, timeout_s=timeout, as_json=as_json)
-        if Path(what).is_file():
-            return verbs.apply_saved(place, Path(what), wishes, screen)
+        if Path(place.repository).is_file():
+            return verbs.apply_saved(place, Path(place.repository), wishes, screen)
         return verbs.apply(place, wishes, screen)
 
     _exit(screen, begin)
 
 
 @app.command()
+@placed(talkative=True)
 def run(
-    ctx: typer.Context,
-    repo: Repo = ".",
-    ref: Ref = None,
-    path: SubFolder = "",
+    place: Place,
+    screen: Screen,
     interval: Annotated[
         float | None, typer.Option(min=1, help="Seconds between looks, instead of policy.interval_s.")
     ] = None,
@@ -182,13 +129,6 @@ def run(
     webhook_secret_file: Annotated[
         Path | None, typer.Option(help="Secrets shared with the senders, one per line; read at every delivery.")
     ] = None,
-    home: Home = None,
-    server_url: ServerUrl = None,
-    workspace: Workspace = None,
-    worker: Worker = None,
-    token_file: TokenFile = None,
-    no_color: NoColor = False,
-    verbose: Verbose = False,
 ) -> None:
     """Make it so, and keep it so: a pass at every interval, and soon after each commit of a local repository or each
     webhook of GitHub, GitLab, Gitea, Forgejo, or anything that signs with HMAC-SHA-256 (X-Signature-256: sha256=…).
@@ -199,8 +139,6 @@ def run(
       reconcile run https://git.example/lab/apps --webhook 127.0.0.1:8780 --webhook-secret-file hook.secret
       HYPHA_TOKEN=… reconcile run --server-url https://hypha.example
     """
-    place = _place(ctx, repo, ref, path, False, home, server_url, workspace, worker, token_file)
-    screen = _screen(no_color, verbose, talkative=True)
 
     def begin() -> Coroutine[Any, Any, int]:
         verbs = _verbs()
@@ -211,19 +149,14 @@ def run(
 
 
 @app.command()
+@placed(worktree=True, hypha=False, talkative=True)
 def up(
-    ctx: typer.Context,
-    repo: Repo = ".",
-    ref: Ref = None,
-    path: SubFolder = "",
-    worktree: Worktree = False,
+    place: Place,
+    screen: Screen,
     once: Annotated[
         bool, typer.Option("--once", help="One pass; wait until every app is up, call each once, stop everything.")
     ] = False,
     timeout: Timeout = 900.0,
-    home: Home = None,
-    no_color: NoColor = False,
-    verbose: Verbose = False,
 ) -> None:
     """Everything on this machine: starts Hypha, Ray and the worker, then makes it so and keeps it so until Ctrl-C.
 
@@ -234,8 +167,6 @@ def up(
 
     Exit codes: 0 stopped as asked, everything up; 1 something is not; 75 another process has the home.
     """
-    place = _place(ctx, repo, ref, path, worktree, home)
-    screen = _screen(no_color, verbose, talkative=True)
 
     def begin() -> Coroutine[Any, Any, int]:
         from reconciler.cli.up import up as start
@@ -246,14 +177,10 @@ def up(
 
 
 @app.command()
+@placed(worktree=True, hypha=False)
 def validate(
-    ctx: typer.Context,
-    repo: Repo = ".",
-    ref: Ref = None,
-    path: SubFolder = "",
-    worktree: Worktree = False,
-    home: Home = None,
-    no_color: NoColor = False,
+    place: Place,
+    screen: Screen,
 ) -> None:
     """Check the repository, and say everything that is wrong at once. Asks nobody but git.
 
@@ -262,24 +189,15 @@ def validate(
       reconcile validate --worktree       before a commit
       reconcile validate --ref my-branch
     """
-    place = _place(ctx, repo, ref, path, worktree, home)
-    screen = _screen(no_color)
     _exit(screen, lambda: _verbs().validate(place, screen))
 
 
 @app.command()
+@placed()
 def get(
-    ctx: typer.Context,
-    repo: Repo = ".",
-    ref: Ref = None,
-    path: SubFolder = "",
+    place: Place,
+    screen: Screen,
     output: As = Output.TEXT,
-    home: Home = None,
-    server_url: ServerUrl = None,
-    workspace: Workspace = None,
-    worker: Worker = None,
-    token_file: TokenFile = None,
-    no_color: NoColor = False,
 ) -> None:
     """List the apps: are they what git says, and are they well.
 
@@ -288,8 +206,6 @@ def get(
       reconcile get
       reconcile get -o json | jq '.apps[] | select(.health != "Healthy")'
     """
-    place = _place(ctx, repo, ref, path, False, home, server_url, workspace, worker, token_file)
-    screen = _screen(no_color)
     _exit(screen, lambda: _verbs().get(place, screen, as_json=output is Output.JSON))
 
 
@@ -329,21 +245,10 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _place(ctx: typer.Context, *where: Any) -> Place:
-    """Where a command works; in a world that the caller of `app` handed in, if any."""
-    return replace(Place(*where), world=ctx.obj)
-
-
 def _verbs():
     from reconciler.cli import verbs
 
     return verbs
-
-
-def _screen(no_color: bool, verbose: bool = False, *, talkative: bool = False) -> Screen:
-    ours = logging.getLogger("reconciler")
-    ours.setLevel(logging.DEBUG if verbose else logging.INFO if talkative else logging.WARNING)
-    return Screen(no_color=no_color)
 
 
 def _exit(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]]) -> None:

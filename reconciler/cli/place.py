@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bioengine_runtime.contract.base import SecretFromFile
 from bioengine_runtime.contract.cluster import EMBEDDED, ClusterSpec, HyphaSpec
 from reconciler.errors import HomeInUse, Unreachable
+from reconciler.planning.source import EVERYBODY, Trust
 from reconciler.ports import Hypha, World
 from reconciler.secrets import LocalSecrets
 
@@ -36,6 +37,7 @@ class Place:
     workspace: str | None = None
     worker: str | None = None
     token_file: Path | None = None
+    trust: Trust = EVERYBODY
     world: World | None = None
     """The outside, when it is given and not to be made."""
 
@@ -56,6 +58,8 @@ class Place:
         said = [
             ("--ref", self.ref),
             ("--path", self.path),
+            ("--allowed-signers", self.trust.allowed_signers),
+            ("--gnupg-home", self.trust.gnupg_home),
             ("--home", self.home_option),
             ("--server-url", self.server_url),
             ("--workspace", self.workspace),
@@ -86,7 +90,12 @@ async def opened(place: Place, *, writes: bool) -> AsyncGenerator[World, None]:
 
     secrets = LocalSecrets(place.home / "secrets" / FINGERPRINT_KEY, make_key=writes)
     source = GitSource(
-        place.repository, ref=place.ref, path=place.path, mirror_dir=place.home / "mirrors", worktree=place.worktree
+        place.repository,
+        ref=place.ref,
+        path=place.path,
+        mirror_dir=place.home / "mirrors",
+        worktree=place.worktree,
+        trust=place.trust,
     )
     reached: dict[HyphaSpec, tuple[HyphaSession, Hypha]] = {}
 

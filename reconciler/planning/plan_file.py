@@ -155,6 +155,7 @@ def _content(plan: Plan) -> dict[str, Any]:
             "ref": revision.ref,
             "commit": revision.commit,
             "subject": revision.subject,
+            "signature": revision.signature,
             "worktree": revision.worktree,
         },
         "worker": plan.worker,

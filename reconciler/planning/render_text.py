@@ -149,6 +149,8 @@ def _header(plan: Plan) -> Iterator[Line]:
     yield _plain(f"Source   {revision.short}{subject}  {revision.url}")
     if revision.worktree:
         yield (("         with uncommitted files", "bold"),)
+    if revision.signature:
+        yield _plain(f"         signed by {revision.signature}")
     state = (
         "complete" if not plan.unseen else f"incomplete: {', '.join(unseen.what for unseen in plan.unseen)} not seen"
     )

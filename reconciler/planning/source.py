@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose commits are believed, said outside the repository; nothing said: everybody's who can push."""
+
+    allowed_signers: Path | None = None
+    gnupg_home: Path | None = None
+
+    def __bool__(self) -> bool:
+        return self.allowed_signers is not None or self.gnupg_home is not None
+
+
+EVERYBODY = Trust()
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Which commit of which repository. `url` carries no credentials."""
+    """Which commit of which repository. `url` carries no credentials; `signature` says by whom it is signed, when that
+    was checked."""
 
     url: str
     ref: str
     commit: str
     subject: str = ""
     worktree: bool = False
+    signature: str = ""
 
     @property
     def short(self) -> str:

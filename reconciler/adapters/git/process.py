@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -69,11 +69,13 @@ class GitFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """git on one repository. `git_dir` None lets git find it from `cwd`. Without `address` no transport is allowed."""
+    """git on one repository. `git_dir` None lets git find it from `cwd`. Without `address` no transport is allowed.
+    `variables` are added to git's environment."""
 
     git_dir: Path | None = None
     cwd: Path | None = None
     address: Address | None = None
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __call__(
         self,
@@ -120,6 +122,7 @@ class Git:
             "GIT_PROTOCOL_FROM_USER": "0",
             "GIT_ALLOW_PROTOCOL": self.address.protocols if self.address else "none",
             **_http_headers(self.address, os.environ),
+            **self.variables,
         }
 
 

@@ -18,9 +18,10 @@ from reconciler.adapters.git.mirror import Mirror
 from reconciler.adapters.git.objects import Objects
 from reconciler.adapters.git.process import MIB, Git, GitFailed
 from reconciler.adapters.git.refs import NO_COMMIT, is_ancestor, local_commit
+from reconciler.adapters.git.signatures import verify
 from reconciler.adapters.git.worktree import WorkTree
 from reconciler.errors import SourceUnusable
-from reconciler.planning.source import Revision, SourceTree
+from reconciler.planning.source import EVERYBODY, Revision, SourceTree, Trust
 
 
 class GitSource:
@@ -37,11 +38,13 @@ class GitSource:
         path: str = "",
         mirror_dir: Path,
         worktree: bool = False,
+        trust: Trust = EVERYBODY,
     ) -> None:
         self._address = address(str(repository))
         self._ref = checked_ref(ref)
         self._path = checked_path(path)
         self._worktree = worktree
+        self._trust = trust
         self._mirror = None if self._address.local else Mirror(mirror_dir, self._address)
         self._lock = threading.Lock()
         self._last: SourceTree | None = None
@@ -49,6 +52,8 @@ class GitSource:
             raise SourceUnusable("only a local repository has uncommitted files", hint="leave --worktree out")
         if worktree and self._ref:
             raise SourceUnusable("--worktree reads files as they are and takes no ref", hint="leave --ref out")
+        if worktree and trust:
+            raise SourceUnusable("uncommitted files are signed by nobody", hint="leave --worktree out, or commit")
 
     @property
     def url(self) -> str:
@@ -77,6 +82,7 @@ class GitSource:
         last = self._last
         if last and (last.revision.commit, last.revision.ref) == (found.commit, found.ref):
             return last
+        signature = verify(found.git, found.commit, self._trust) if self._trust else ""
         content = _list_commit(found)
         _refuse_nothing(content, found)
         objects = Objects(found.git, content.folders.values())
@@ -85,7 +91,7 @@ class GitSource:
         before = last if last and last.revision.ref == found.ref else None
         rewritten = before is not None and not is_ancestor(found.git, before.revision.commit, found.commit)
         return SourceTree(
-            revision=Revision(self.url, found.ref, found.commit, subject_of(commit)),
+            revision=Revision(self.url, found.ref, found.commit, subject_of(commit), signature=signature),
             cluster_file=content.cluster_file,
             folders=content.folders,
             read=objects.read,
