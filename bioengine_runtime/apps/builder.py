@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
+from ray.serve._private.config import DeploymentConfig
 from ray.serve._private.deploy_utils import get_deploy_args
 from ray.serve.deployment import Deployment
 from ray.serve.generated import serve_pb2
@@ -21,6 +22,8 @@ from ray.serve.handle import DeploymentHandle
 from bioengine_runtime.apps.lifecycle import USER_PART, ManagedDeployment
 from bioengine_runtime.apps.record import RECORD_KEY, AppRecord
 from bioengine_runtime.apps.requirements import Wanted
+
+MARK_KEY = "sent_again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,21 @@ def blueprint(record: AppRecord, parts: Sequence[Part], common: Mapping[str, Any
     return Blueprint(
         deployments=tuple(_message(record, part, common, entry=part is parts[0]) for part in parts), sealed=sealed
     )
+
+
+def sent_again(deployments: Sequence[bytes], mark: str) -> tuple[bytes, ...]:
+    """The same versions with another mark, which makes Serve begin anew with what it has given up.
+
+    Serve ignores a message that equals the last one. The mark is for nobody: a running replica is left as it is."""
+    return tuple(_marked(one, mark) for one in deployments)
+
+
+def _marked(message: bytes, mark: str) -> bytes:
+    args = serve_pb2.DeploymentArgs.FromString(message)  # pyright: ignore[reportAttributeAccessIssue]
+    config = DeploymentConfig.from_proto_bytes(args.deployment_config)
+    config.user_config = {**(config.user_config or {}), MARK_KEY: mark}
+    args.deployment_config = config.to_proto_bytes()
+    return args.SerializeToString()
 
 
 def _message(record: AppRecord, part: Part, common: Mapping[str, Any], *, entry: bool) -> bytes:
@@ -100,6 +118,9 @@ def _deployment(record: AppRecord, part: Part, common: Mapping[str, Any], *, ent
         "sealed": part.sealed,
         "code_digest": record.code_digest,
         "start_timeout_s": record.spec.rollout.health_timeout_s,
+        "test": record.spec.rollout.test,
+        "debug": record.spec.debug,
+        "given": sorted((part.wanted.actor_options.get("runtime_env") or {}).get("env_vars") or ()),
     }
     options = {key: value for key, value in part.wanted.options.items() if value is not None}
     decorated = serve.deployment(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.config import ProxyLocation
 from ray.serve.generated import serve_pb2
 
-from bioengine_runtime.apps.record import read_records
+from bioengine_runtime.apps.record import Running
 from bioengine_runtime.serve_thread import in_serve_thread
 
 WINDOW_S = 0.05
@@ -35,9 +35,12 @@ class _Request:
 
 
 class Deployer:
-    """What waits to be sent. At most one request per app may wait; the supervisor sees to that."""
+    """What waits to be sent. At most one request per app may wait; the supervisor sees to that.
 
-    def __init__(self) -> None:
+    `look` reads everything that runs."""
+
+    def __init__(self, look: Callable[[], Awaitable[dict[str, Running]]]) -> None:
+        self._look = look
         self._waiting: dict[str, _Request] = {}
         self._sending: asyncio.Task[None] | None = None
 
@@ -64,7 +67,7 @@ class Deployer:
             failure: Exception | None = None
             try:
                 await in_serve_thread(lambda batch=batch: _deploy(batch))
-                await _until_seen(batch)
+                await self._until_seen(batch)
             except Exception as error:  # all who wait for this batch get it; the next one is sent all the same
                 failure = error
             for request in batch.values():
@@ -74,6 +77,19 @@ class Deployer:
                     request.accepted.set_exception(failure)
                 else:
                     request.accepted.set_result(None)
+
+    async def _until_seen(self, batch: Mapping[str, _Request]) -> None:
+        """The controller answers before its next round; whoever looks in between would still see the old record."""
+        deadline = time.monotonic() + SEEN_TIMEOUT_S
+        missing = dict(batch)
+        while missing and time.monotonic() < deadline:
+            apps = await self._look()
+            for app_id, request in batch.items():
+                record = apps[app_id].record if app_id in apps else None
+                if record and record.blueprint == request.blueprint:
+                    missing.pop(app_id, None)
+            if missing:
+                await asyncio.sleep(0.1)
 
 
 def _deploy(batch: Mapping[str, _Request]) -> None:
@@ -85,17 +101,3 @@ def _deploy(batch: Mapping[str, _Request]) -> None:
 
 def _controller() -> Any:
     return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-
-
-async def _until_seen(batch: Mapping[str, _Request]) -> None:
-    """The controller answers before its next round; whoever looks in between would still see the old record."""
-    deadline = time.monotonic() + SEEN_TIMEOUT_S
-    missing = dict(batch)
-    while missing and time.monotonic() < deadline:
-        apps = await read_records()
-        for app_id, request in batch.items():
-            record = apps[app_id].record if app_id in apps else None
-            if record and record.blueprint == request.blueprint:
-                missing.pop(app_id, None)
-        if missing:
-            await asyncio.sleep(0.1)

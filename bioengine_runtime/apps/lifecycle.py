@@ -1,35 +1,33 @@
 """ManagedDeployment: the class that Serve runs, with the app's own class inside it.
 
 In the replica, in this order: packages, environment, secrets, code, `__init__`, `async_init`, `test_deployment`. Only
-then does Serve send it requests, so a version that cannot start or fails its test never serves one. All of it runs on
-one event loop; what the author wrote without `async` runs beside it.
+then does Serve send it requests, so a version that cannot start or fails its test never serves one. An instance may
+have its test run beside the first requests instead; then a failure is one of health. All of it runs on one event loop;
+what the author wrote without `async` runs beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
-import functools
-import importlib
 import inspect
 import json
 import logging
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bioengine_runtime.apps import store
+from bioengine_runtime.apps.calling import as_serve_calls_it, call
 from bioengine_runtime.apps.datasets import EmptyDatasets
-from bioengine_runtime.apps.layer import build_layer, packages_in
 from bioengine_runtime.apps.loading import load_class
-from bioengine_runtime.apps.package import unpack
+from bioengine_runtime.apps.surroundings import fetch_code, lay_packages, open_secrets, settle_in
 
 USER_PART = "user"
 HANG_GRACE_S = 5.0
-SERVE_MAY_CALL = ("__call__", "__del__")
+SERVES_OWN = ("__call__", "__serve_multiplex_wrapper")
+"""What Serve asks a replica for by a private name."""
 log = logging.getLogger("ray.serve")
 
 
@@ -54,24 +52,32 @@ class ManagedDeployment:
         seal_key_file: str,
         code_digest: str,
         start_timeout_s: float,
+        test: str = "before-traffic",
+        debug: bool = False,
+        given: Collection[str] = (),
     ) -> None:
         self._user: Any = None
         self._user_config: Any = None
+        self._debug = debug
+        self._test: asyncio.Task[None] | None = None
         started = time.time()
+        if debug:
+            log.setLevel(logging.DEBUG)
         # Code that blocks the event loop cannot be timed out from it: the process ends, with all its stacks logged.
         faulthandler.dump_traceback_later(start_timeout_s + HANG_GRACE_S, exit=True, file=2)
         try:
             async with asyncio.timeout(start_timeout_s):
                 if layer:
-                    await asyncio.to_thread(_lay, requirements, layer)
-                _settle_in(home, environment)
+                    await asyncio.to_thread(lay_packages, requirements, layer)
+                settle_in(home, environment, given)
                 if sealed:
-                    os.environ.update(_open_secrets(seal_key_file, sealed, place(app_id, deployment)))
-                code = await asyncio.to_thread(_fetch, package, cache)
-                _, user_class = load_class(str(code), module, deployment)
+                    open_secrets(seal_key_file, sealed, app_id, deployment)
+                code = await asyncio.to_thread(fetch_code, package, cache)
+                _, user_class = load_class(code, module, deployment)
                 self._user = await _construct(user_class, {**kwargs, **handles})
                 await _call_if_there(self._user, "async_init")
-                await _call_if_there(self._user, "test_deployment")
+                if test == "before-traffic":
+                    await _call_if_there(self._user, "test_deployment")
         except TimeoutError as error:
             if time.time() - started < start_timeout_s:
                 raise
@@ -79,79 +85,48 @@ class ManagedDeployment:
         finally:
             faulthandler.cancel_dump_traceback_later()
         await asyncio.to_thread(_say_what_runs, code_digest, started)
+        if test == "background" and hasattr(self._user, "test_deployment"):
+            self._test = asyncio.create_task(_test_beside(self._user))
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Our record changes often and concerns nobody here; the author's part is handed on when it changes."""
         mine = config.get(USER_PART)
         if mine is not None and mine != self._user_config:
             self._user_config = mine
-            await _call(self._user.reconfigure, mine)
+            await call(self._user.reconfigure, mine)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything public is the author's object's. `check_health` exists only if the author wrote one."""
-        if name.startswith("_") and name not in SERVE_MAY_CALL:
-            raise AttributeError(name)
+        """Everything public is the author's object's, but for what Serve asks of the replica itself."""
         user = self.__dict__.get("_user")
-        if user is None:
+        if user is None or (name.startswith("_") and name not in ("__del__", *SERVES_OWN)):
             raise AttributeError(name)
+        if name == "__del__":
+            return self._end
+        if name == "check_health":
+            # Without a reason to look Serve must find none: a check waits for the loop, and a method may hold it long.
+            if self._test is None and not hasattr(user, name):
+                raise AttributeError(name)
+            return self._is_well
         found = getattr(user, name)
-        if name == "check_health" and not inspect.iscoroutinefunction(found):
-            return functools.partial(asyncio.to_thread, found)
-        if inspect.isasyncgenfunction(inspect.unwrap(found)) and not inspect.isasyncgenfunction(found):
-            return _streaming(found)
-        return found
+        return as_serve_calls_it(found, debug=self._debug) if inspect.isroutine(found) else found
 
+    async def _is_well(self) -> None:
+        """Raises when it is not, on the author's word or on that of the test."""
+        test = self._test
+        if test and test.done() and not test.cancelled() and (failure := test.exception()):
+            raise RuntimeError(f"test_deployment failed: {type(failure).__name__}: {failure}") from failure
+        if check := getattr(self._user, "check_health", None):
+            await call(check)
 
-def place(app_id: str, deployment: str) -> bytes:
-    """What the secrets of one deployment are sealed for."""
-    return f"{app_id}/{deployment}".encode()
-
-
-def _lay(requirements: list[str], layer: str) -> None:
-    """Make sure of the app's packages; they were prepared, unless this node joined since."""
-    built = build_layer(requirements, layer)
-    if layer not in sys.path:
-        sys.path.insert(0, layer)
-    if built:
-        importlib.invalidate_caches()
-        early = sorted(packages_in(layer) & {name.split(".")[0] for name in sys.modules})
-        if early:  # imported already, from the worker's environment; only a new process finds the app's own
-            raise RuntimeError(f"{', '.join(early)} was installed on this node just now; starting again with it")
-
-
-def _settle_in(home: str, environment: Mapping[str, str]) -> None:
-    temporary = Path(home) / "tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
-    os.environ.update(environment)
-    os.environ.update(HOME=home, TMPDIR=str(temporary), TEMP=str(temporary), TMP=str(temporary))
-    os.chdir(home)
-
-
-def _open_secrets(seal_key_file: str, sealed: str, associated: bytes) -> dict[str, str]:
-    from bioengine_runtime.sealing import read_key, unseal
-
-    return json.loads(unseal(read_key(seal_key_file), sealed, associated))
-
-
-def _fetch(package: str, cache: str) -> Path:
-    target = Path(cache) / package
-    if target.is_dir():
-        return target
-    content = store.get(store.CODE, package)
-    if content is None:
-        raise RuntimeError(f"the app's code {package} is gone from the cluster; deploy the app again")
-    return unpack(content, package, cache)
-
-
-def _streaming(method: Callable[..., Any]) -> Callable[..., Any]:
-    """hypha-rpc's schema decorator hides that a method is an async generator, and Serve goes by its kind."""
-
-    @functools.wraps(method)
-    async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        async for item in method(*args, **kwargs):
-            yield item
-
-    return stream
+    async def _end(self) -> None:
+        """Serve is done with this replica; what the author wrote as `__del__` comes last."""
+        if self._test:
+            self._test.cancel()
+            await asyncio.wait([self._test], timeout=HANG_GRACE_S)
+        if last := getattr(self._user, "__del__", None):
+            result = last()
+            if inspect.isawaitable(result):
+                await result
 
 
 async def _construct(user_class: type, kwargs: Mapping[str, Any]) -> Any:
@@ -168,15 +143,16 @@ async def _call_if_there(user: Any, name: str) -> None:
     method = getattr(user, name, None)
     if method is not None:
         started = time.monotonic()
-        await _call(method)
+        await call(method)
         log.info("%s took %.1f s", name, time.monotonic() - started)
 
 
-async def _call(method: Callable[..., Any], *args: Any) -> Any:
-    if inspect.iscoroutinefunction(method):
-        return await method(*args)
-    result = await asyncio.to_thread(method, *args)
-    return await result if inspect.isawaitable(result) else result
+async def _test_beside(user: Any) -> None:
+    try:
+        await _call_if_there(user, "test_deployment")
+    except Exception:
+        log.exception("test_deployment failed")  # Serve only says that a check of health failed
+        raise
 
 
 def _say_what_runs(code_digest: str, started: float) -> None:

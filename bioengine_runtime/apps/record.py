@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import ray
@@ -93,6 +93,8 @@ class DeploymentState:
     target: int | None
     replicas: tuple[Replica, ...]
     dead: tuple[Replica, ...] = ()
+    takes: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What one replica takes of its node, in Ray's names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ def _deployment(name: str, one: Mapping[str, Any]) -> DeploymentState:
         target=one.get("target_num_replicas"),
         replicas=tuple(_replica(name, replica) for replica in one.get("replicas") or ()),
         dead=tuple(_replica(name, replica) for replica in one.get("recent_dead_replicas") or ()),
+        takes=one.get("required_resources") or {},
     )
 
 

@@ -63,13 +63,20 @@ def wanted(
         runtime_env["env_vars"] = {name: str(value) for name, value in sorted(env.items())}
     if spec.disable_gpu:
         author["num_gpus"] = 0
+    if (gpus := author.get("num_gpus") or 0) % 1:
+        raise BadApp(
+            f"{class_name} asks for {gpus:g} GPU, and a GPU is not shared between apps; "
+            "set num_gpus to 1 or 0, or deploy the app with disable_gpu"
+        )
     if runtime_env:
         author["runtime_env"] = runtime_env
     options = {key: decorator[key] for key in AUTHOR_DECIDES if decorator.get(key) is not None}
     options |= _scale(spec, class_name, options)
     options |= _rollout(spec)
     if entry:
+        # The entry's capacity is the instance's, which always says one; what the author wrote holds for the others.
         options["max_ongoing_requests"] = spec.max_ongoing_requests
+        options["max_queued_requests"] = spec.max_queued_requests
     return Wanted(
         name=class_name,
         actor_options=author,
@@ -104,6 +111,17 @@ def resources(actor_options: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(amount) for name, amount in asked.items() if amount}
 
 
+def doubts(spec: AppSpec, class_name: str, decorator: Mapping[str, Any]) -> list[str]:
+    """What the author of the entry may not have meant, as sentences."""
+    meant = decorator.get("max_ongoing_requests")
+    if not meant or meant >= spec.max_ongoing_requests:
+        return []
+    return [
+        f"{class_name} is written for {meant} requests at once and gets {spec.max_ongoing_requests}; "
+        "max_ongoing_requests of the instance decides"
+    ]
+
+
 def total(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """`ray_actor_options` of one replica of every deployment, added up in the words of the status. memory in bytes."""
     one_of_each = [resources(options) for options in each]
@@ -113,16 +131,20 @@ def total(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def lacks(asked: Mapping[str, float], total: Mapping[str, float]) -> str:
-    """Why a node with these resources can never hold the replica; empty when it can."""
-    short = [f"{amount:g} {name}, has {total.get(name, 0):g}" for name, amount in asked.items()
-             if amount > total.get(name, 0) + 1e-9]  # fmt: skip
-    return "; ".join(short)
+def lacks(asked: Mapping[str, float], there: Mapping[str, float]) -> str:
+    """What of `asked` is not `there`, as "4 CPU, has 2"; empty when nothing is."""
+    return " and ".join(
+        f"{amount(name, needed)}, has {amount(name, there.get(name, 0.0), unit=False)}"
+        for name, needed in asked.items()
+        if needed > there.get(name, 0.0) * (1 + 1e-9) + 1e-9
+    )
 
 
-def layer_name(packages: Sequence[str], base: str) -> str:
-    """Name of the environment that these packages on top of this base make."""
-    return _hash([base, *sorted(packages)])[:32]
+def amount(name: str, value: float, *, unit: bool = True) -> str:
+    """Of a resource, for people; memory in GB."""
+    if name == "memory":
+        return f"{value / 1024**3:.3g} GB" + (" of memory" if unit else "")
+    return f"{value:g}" + (f" {name}" if unit else "")
 
 
 def _scale(spec: AppSpec, class_name: str, author: Mapping[str, Any]) -> dict[str, Any]:

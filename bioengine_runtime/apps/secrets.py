@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from bioengine_runtime.apps.builder import Blueprint
 from bioengine_runtime.apps.errors import BadApp
-from bioengine_runtime.apps.lifecycle import place
+from bioengine_runtime.apps.surroundings import place
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.sealing import read_key, seal, unseal

@@ -9,6 +9,7 @@ from typing import Any
 
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.record import Replica, Running
+from bioengine_runtime.apps.redeploying import TRIES, Tries, in_words, read_tries
 from bioengine_runtime.contract.base import is_app_id
 from bioengine_runtime.contract.status import AppState, Rejection, ReplicaState
 
@@ -31,7 +32,7 @@ class States:
             if is_app_id(app_id)
         ]
 
-    def _read(self, apps: Mapping[str, Running]) -> dict[str, tuple[str | None, Rejection | None]]:
+    def _read(self, apps: Mapping[str, Running]) -> dict[str, tuple[str | None, Rejection | None, Tries]]:
         alive = {
             _name(running, replica)
             for running in apps.values()
@@ -41,21 +42,32 @@ class States:
         unread = (alive & set(store.names(store.REPLICA))) - self._notes.keys()
         fresh = {name: json.loads(content) for name in unread if (content := store.get(store.REPLICA, name))}
         self._notes = {name: note for name, note in (self._notes | fresh).items() if name in alive}
-        good, rejected = set(store.names(store.GOOD)), set(store.names(store.REJECTED))
+        good, rejected, tried = (set(store.names(kind)) for kind in (store.GOOD, store.REJECTED, TRIES))
         return {
-            app_id: (_good(app_id) if app_id in good else None, _rejected(app_id) if app_id in rejected else None)
+            app_id: (
+                _good(app_id) if app_id in good else None,
+                _rejected(app_id) if app_id in rejected else None,
+                read_tries(app_id) if app_id in tried else Tries(),
+            )
             for app_id in apps
         }
 
 
-def _state(running: Running, worker: str, notes: Notes, good: str | None, rejected: Rejection | None) -> AppState:
+def _state(
+    running: Running, worker: str, notes: Notes, good: str | None, rejected: Rejection | None, tries: Tries
+) -> AppState:
     record = running.record if running.record and running.record.worker == worker else None
     replicas = [
         _replica(replica, notes.get(_name(running, replica), {}))
         for deployment in running.deployments
         for replica in deployment.replicas
     ]
-    about = {"app_id": running.app_id, "status": running.status, "message": _message(running), "replicas": replicas}
+    about = {
+        "app_id": running.app_id,
+        "status": running.status,
+        "message": _message(running, tries),
+        "replicas": replicas,
+    }
     if record is None:
         return AppState.model_validate(about)
     return AppState.model_validate(
@@ -86,8 +98,10 @@ def _replica(replica: Replica, note: Mapping[str, Any]) -> ReplicaState:
     )
 
 
-def _message(running: Running) -> str:
+def _message(running: Running, tries: Tries) -> str:
     said = [running.message, *(f"{one.name}: {one.message}" for one in running.deployments if one.message)]
+    if running.record and running.status != "RUNNING":
+        said += [*running.record.warnings, in_words(tries)]
     return "\n".join(text for text in said if text)[-MESSAGE_LENGTH:]
 
 

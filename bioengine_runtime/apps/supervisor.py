@@ -9,20 +9,24 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.builder import Blueprint, Part, blueprint
 from bioengine_runtime.apps.deploying import Deployer
-from bioengine_runtime.apps.errors import AppError, UnknownApp
+from bioengine_runtime.apps.errors import AppError, BadApp, UnknownApp
+from bioengine_runtime.apps.fitting import asked_by, crowded, impossible
 from bioengine_runtime.apps.fresh import Fresh
 from bioengine_runtime.apps.logs import Lines, read_logs
 from bioengine_runtime.apps.prepare import ArtifactFiles, ArtifactReader, Builders, Places, Ready, ReadyClass, prepare
-from bioengine_runtime.apps.record import AppRecord, read_records
-from bioengine_runtime.apps.requirements import total, wanted
+from bioengine_runtime.apps.record import AppRecord, Running, read_records
+from bioengine_runtime.apps.redeploying import TRIES
+from bioengine_runtime.apps.requirements import Wanted, doubts, total, wanted
 from bioengine_runtime.apps.rollout import Facts, check, next_record
+from bioengine_runtime.apps.room import nodes_now, present_of
 from bioengine_runtime.apps.secrets import Secrets, complete, sealed_for
+from bioengine_runtime.apps.sharing import Shared
 from bioengine_runtime.apps.states import States
 from bioengine_runtime.apps.watcher import Watcher, good_release
 from bioengine_runtime.contract.app import AppSpec, for_class
@@ -48,13 +52,18 @@ class WorkerEnvironment:
     server_url: str
     workspace: str
     worker_service_id: str
+    grows: bool = False
+    """Nodes may join when an app needs them, so what fits on none of today's is no reason to refuse it."""
 
-    def variables(self, artifact_id: str) -> dict[str, str]:
-        """The environment variables the guide promises, but for HOME and TMPDIR."""
+    def variables(self, spec: AppSpec) -> dict[str, str]:
+        """The environment variables that apps are promised, but for those only a replica can know."""
         return {
             "HYPHA_SERVER_URL": self.server_url,
             "HYPHA_WORKSPACE": self.workspace,
-            "HYPHA_ARTIFACT_ID": artifact_id,
+            "HYPHA_ARTIFACT_ID": spec.artifact_id,
+            "HYPHA_ARTIFACT_VERSION": spec.version,
+            "BIOENGINE_ARTIFACT_ID": spec.artifact_id,
+            "BIOENGINE_ARTIFACT_VERSION": spec.version,
             "BIOENGINE_WORKER_SERVICE_ID": self.worker_service_id,
         }
 
@@ -74,7 +83,9 @@ class Supervisor:
     ) -> None:
         self._reader = reader
         self._environment = environment
-        self._deployer = Deployer()
+        self._look = Shared(read_records)
+        self._nodes = Shared(lambda: asyncio.to_thread(nodes_now))
+        self._deployer = Deployer(self._look)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._fetched: Fresh[ArtifactFiles] = Fresh(FETCHED_FOR_S)
         self._prepared: Fresh[Ready] = Fresh(READY_FOR_S)
@@ -83,7 +94,7 @@ class Supervisor:
         self._watcher = Watcher(
             worker=environment.worker_service_id,
             deployer=self._deployer,
-            look=read_records,
+            look=self._look,
             lock=self._locks.__getitem__,
             on_change=on_change,
         )
@@ -107,11 +118,14 @@ class Supervisor:
         started = time.monotonic()
         try:
             ready = await asyncio.wait_for(asyncio.shield(self._prepare(spec)), wait_s)
+            running = (await self._look()).get(spec.app_id)
+            kept = running.record.secret_fingerprints if running and running.record else {}
+            warnings = await self._fit(spec, kept, ready, running)
         except TimeoutError:
             return Prepared(done=False, message="still building", seconds=time.monotonic() - started)
         except AppError as error:
             return Prepared(ok=False, message=str(error), seconds=time.monotonic() - started)
-        return Prepared(nodes=ready.nodes, seconds=round(ready.seconds, 3))
+        return Prepared(nodes=ready.nodes, message="; ".join(warnings), seconds=round(ready.seconds, 3))
 
     async def apply(
         self,
@@ -122,36 +136,37 @@ class Supervisor:
         expected: str | None,
     ) -> bool:
         """Run this; returns once Ray has accepted it, False when it ran already. `expected`: "" for none."""
-        if await self._is_so(spec, fingerprints, provenance.owner, expected):
+        if self._is_so(await self._running(spec.app_id), spec, fingerprints, provenance.owner, expected):
             return False
         ready = await asyncio.shield(self._prepare(spec))
         async with self._locks[spec.app_id]:
-            if await self._is_so(spec, fingerprints, provenance.owner, expected):
+            running = await self._running(spec.app_id)  # begun after we hold the lock, so it knows all we did
+            if self._is_so(running, spec, fingerprints, provenance.owner, expected):
                 return False
-            await self._deploy(spec, secrets, fingerprints, provenance, ready)
+            await self._deploy(spec, secrets, fingerprints, provenance, ready, running)
         self._watcher.wake()
         return True
 
     async def remove(self, app_id: str, *, owner: str, expected: str | None = None) -> None:
         """Stop it; one that is gone already is success."""
         async with self._locks[app_id]:
-            running = (await read_records()).get(app_id)
-            if running is None or running.status == "DELETING":
+            running = await self._running(app_id)
+            if running is None:
                 return
             check(app_id, running, owner=owner, expected=expected, worker=self._worker)
             await self._deployer.delete(app_id)
-            for kind in (store.REJECTED, store.GOOD):
+            for kind in (store.REJECTED, store.GOOD, TRIES):
                 await asyncio.to_thread(store.delete, kind, app_id)
             log.info("app=%s removed owner=%s", app_id, owner)
         self._watcher.wake()
 
     async def states(self) -> list[AppState]:
         """Every app in Serve; what this worker does not look after has no `spec`."""
-        return await self._states.of(await read_records(), self._worker)
+        return await self._states.of(await self._look(), self._worker)
 
     async def logs(self, app_id: str, tail: int, previous: int = 0) -> dict[str, dict[str, Lines]]:
         """deployment → replica id → {stdout, stderr}; tail -1 is everything, previous -1 every replica before."""
-        running = (await read_records()).get(app_id)
+        running = (await self._look()).get(app_id)
         if running is None:
             raise UnknownApp(f"no app {app_id} runs here")
         found: dict[str, dict[str, Lines]] = {}
@@ -165,22 +180,34 @@ class Supervisor:
     def _worker(self) -> str:
         return self._environment.worker_service_id
 
-    async def _is_so(self, spec: AppSpec, fingerprints: Mapping[str, str], owner: str, expected: str | None) -> bool:
+    async def _running(self, app_id: str) -> Running | None:
+        """The app, unless it is about to be gone."""
+        running = (await self._look()).get(app_id)
+        return running if running and running.status != "DELETING" else None
+
+    def _is_so(
+        self,
+        running: Running | None,
+        spec: AppSpec,
+        fingerprints: Mapping[str, str],
+        owner: str,
+        expected: str | None,
+    ) -> bool:
         """Whether exactly this runs already. Raises Refused when it does not and this caller may not change that."""
-        running = (await read_records()).get(spec.app_id)
-        record = running.record if running and running.status != "DELETING" else None
+        record = running.record if running else None
         so = record is not None and record.runs(spec.digest(), fingerprints)
         check(spec.app_id, running, owner=owner, expected=None if so else expected, worker=self._worker)
         return so
 
     def _prepare(self, spec: AppSpec) -> asyncio.Task[Ready]:
         """The build of this app: the one that runs, the one that is fresh, or a new one."""
-        return self._prepared.get(spec.code_digest(), lambda: self._build(spec))
+        same_for_all = spec.model_copy(update={"app_id": ""})  # apps that differ in name alone need one build
+        return self._prepared.get(same_for_all.code_digest(), lambda: self._build(spec))
 
     async def _build(self, spec: AppSpec) -> Ready:
         place = spec.artifact_id, spec.version
         artifact = await asyncio.shield(self._fetched.get(place, lambda: self._fetch(*place)))
-        variables = self._environment.variables(spec.artifact_id)
+        variables = self._environment.variables(spec)
         return await prepare(spec, artifact, variables, self._environment.places(), self._builders)
 
     async def _fetch(self, artifact_id: str, version: str) -> ArtifactFiles:
@@ -193,23 +220,45 @@ class Supervisor:
         fingerprints: Mapping[str, str],
         provenance: Provenance,
         ready: Ready,
+        running: Running | None,
     ) -> None:
-        running = (await read_records()).get(spec.app_id)
+        warnings = await self._fit(spec, fingerprints, ready, running)
         good = await good_release(spec.app_id)
-        record = next_record(spec, fingerprints, provenance, self._facts(spec, ready), running, good, time.time())
+        facts = self._facts(spec, ready, warnings)
+        record = next_record(spec, fingerprints, provenance, facts, running, good, time.time())
         current = running.record if running else None
         kept = await asyncio.to_thread(store.get, store.BLUEPRINT, current.blueprint) if current else None
         before = Blueprint.from_bytes(kept) if kept else None
         plan = await in_serve_thread(lambda: self._draw(record, secrets, ready, before))
         await asyncio.to_thread(store.put, store.BLUEPRINT, record.blueprint, plan.to_bytes())
         await self._deployer.deploy(spec.app_id, record.blueprint, plan.deployments)
-        await asyncio.to_thread(store.delete, store.REJECTED, spec.app_id)
+        for kind in (store.REJECTED, TRIES):
+            await asyncio.to_thread(store.delete, kind, spec.app_id)
         log.info("app=%s digest=%s accepted commit=%s", spec.app_id, record.digest[:12], provenance.commit)
 
-    def _facts(self, spec: AppSpec, ready: Ready) -> Facts:
-        asked = [
-            wanted(spec, one.name, one.description["options"], fingerprints={}, entry=False) for one in ready.classes
-        ]
+    async def _fit(
+        self, spec: AppSpec, fingerprints: Mapping[str, str], ready: Ready, running: Running | None
+    ) -> list[str]:
+        """What should be known before this is deployed. Raises BadApp when it never could run here."""
+        nodes = await self._nodes()
+        asked = [asked_by(one) for one in _wanted(spec, fingerprints, ready)]
+        warnings = doubts(spec, ready.classes[0].name, ready.classes[0].description["options"])
+        if problem := impossible(asked, nodes):
+            if not self._environment.grows:
+                raise BadApp(f"{spec.app_id}: {problem}")
+            return [*warnings, f"waits for nodes to join: {problem}"]
+        current = running.record if running else None
+        keeps = (
+            current is not None
+            and current.code_digest == spec.code_digest()
+            and current.secret_fingerprints == dict(fingerprints)
+        )
+        present = present_of(running) if running else []
+        if short := crowded(asked, nodes, present, keeps=keeps, surge=spec.rollout.surge):
+            warnings.append(short)
+        return warnings
+
+    def _facts(self, spec: AppSpec, ready: Ready, warnings: Sequence[str]) -> Facts:
         return Facts(
             name=ready.manifest.name,
             description=ready.manifest.description,
@@ -218,27 +267,28 @@ class Supervisor:
             frontend_entry=ready.manifest.frontend_entry,
             package=ready.package,
             worker=self._worker,
-            resources=total([one.actor_options for one in asked]),
+            resources=total([one.actor_options for one in _wanted(spec, {}, ready)]),
+            warnings=tuple(warnings),
         )
 
     def _draw(self, record: AppRecord, secrets: Secrets, ready: Ready, kept: Blueprint | None) -> Blueprint:
         spec = record.spec
         values = complete(spec, secrets, kept, [one.name for one in ready.classes], self._environment.seal_key_file)
-        parts = [self._part(record, one, ready, values) for one in ready.classes]
+        asked = _wanted(spec, record.secret_fingerprints, ready)
+        parts = [self._part(spec, *both, ready, values) for both in zip(ready.classes, asked, strict=True)]
         common = {
             "package": ready.package,
             "cache": self._environment.places().code,
             "home": f"{self._environment.apps_dir}/{spec.app_id}",
-            "environment": self._environment.variables(spec.artifact_id),
+            "environment": self._environment.variables(spec),
             "seal_key_file": self._environment.seal_key_file,
         }
         return blueprint(record, parts, common)
 
-    def _part(self, record: AppRecord, one: ReadyClass, ready: Ready, values: Secrets) -> Part:
+    def _part(self, spec: AppSpec, one: ReadyClass, asked: Wanted, ready: Ready, values: Secrets) -> Part:
         entry = one is ready.classes[0]
-        spec, options = record.spec, one.description["options"]
         return Part(
-            wanted=wanted(spec, one.name, options, fingerprints=record.secret_fingerprints, entry=entry),
+            wanted=asked,
             module=one.module,
             kwargs=for_class(spec.kwargs, one.name),
             handles={other.module: other.name for other in ready.classes[1:]} if entry else {},
@@ -246,3 +296,10 @@ class Supervisor:
             sealed=sealed_for(spec.app_id, one.name, values.get(one.name, {}), self._environment.seal_key_file),
             multiplexed=one.description["multiplexed"],
         )
+
+
+def _wanted(spec: AppSpec, fingerprints: Mapping[str, str], ready: Ready) -> list[Wanted]:
+    return [
+        wanted(spec, one.name, one.description["options"], fingerprints=fingerprints, entry=one is ready.classes[0])
+        for one in ready.classes
+    ]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.record import Running
+from bioengine_runtime.apps.redeploying import TRIES
 
 GRACE_S = 900.0
 EVERY_S = 60.0
@@ -33,7 +34,7 @@ class Sweeper:
         await asyncio.to_thread(self._sweep, needed(apps), now)
 
     def _sweep(self, named: set[tuple[str, str]], now: float) -> None:
-        there = {(kind, name) for kind in store.KINDS for name in store.names(kind)}
+        there = {(kind, name) for kind in (*store.KINDS, TRIES) for name in store.names(kind)}
         nameless = {key for key in there if (key[0], _owner(*key)) not in named}
         self._nameless = {key: self._nameless.get(key, now) for key in nameless}
         for key, since in self._nameless.items():
@@ -49,6 +50,7 @@ def needed(apps: Mapping[str, Running]) -> set[tuple[str, str]]:
 def _needs(app_id: str, running: Running) -> Iterator[tuple[str, str]]:
     yield store.GOOD, app_id
     yield store.REJECTED, app_id
+    yield TRIES, app_id
     for record in (running.record, running.record.previous if running.record else None):
         if record:
             yield store.BLUEPRINT, record.blueprint

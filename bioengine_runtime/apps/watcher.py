@@ -12,8 +12,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from bioengine_runtime.apps import store
-from bioengine_runtime.apps.builder import Blueprint
+from bioengine_runtime.apps import redeploying, store
+from bioengine_runtime.apps.builder import Blueprint, sent_again
 from bioengine_runtime.apps.deploying import Deployer
 from bioengine_runtime.apps.logs import read_logs
 from bioengine_runtime.apps.record import AppRecord, Running
@@ -47,6 +47,7 @@ class Watcher:
         self._lock = lock
         self._on_change = on_change
         self._sweeper = Sweeper()
+        self._redeploys = redeploying.Redeploys()
         self._wake = asyncio.Event()
         self._seen: dict[str, object] = {}
 
@@ -74,15 +75,17 @@ class Watcher:
         for app_id, running in apps.items():
             if running.record and running.record.worker == self._worker:
                 busy |= await self._follow(app_id, running)
+        self._redeploys.forget_all_but(apps)
         await self._sweeper.sweep(apps)
         await self._tell(apps)
         return busy or any(running.status in ("DEPLOYING", "DELETING") for running in apps.values())
 
     async def _follow(self, app_id: str, running: Running) -> bool:
         """Whether there is more to come."""
-        match judge(running, await good_release(app_id), time.time()):
+        good = await good_release(app_id)
+        match judge(running, good, time.time()):
             case None:
-                return False
+                return await self._keep_up(app_id, running, good)
             case Settled():
                 assert running.record
                 log.info("app=%s digest=%s up", app_id, running.record.digest[:12])
@@ -95,6 +98,36 @@ class Watcher:
                     return True  # it is being changed; the next look decides afresh
                 async with self._lock(app_id):
                     return await self._reject(app_id, running, failed)
+
+    async def _keep_up(self, app_id: str, running: Running, good: str | None) -> bool:
+        """Look after one that was good. Serve replaces replicas that break; what it gives up, we may send again."""
+        match await self._redeploys.due(running, good):
+            case redeploying.Later():
+                return True
+            case redeploying.Recovered():
+                await redeploying.forget(app_id)
+            case redeploying.Again(tries):
+                if not self._lock(app_id).locked():
+                    async with self._lock(app_id):
+                        await self._send_again(app_id, running, tries)
+                return True
+            case redeploying.Enough() | None:
+                pass
+        return False
+
+    async def _send_again(self, app_id: str, running: Running, tries: redeploying.Tries) -> None:
+        record = running.record
+        now = (await self._look()).get(app_id)
+        if record is None or now is None or (now.record, now.status) != (record, running.status):
+            return
+        kept = await asyncio.to_thread(store.get, store.BLUEPRINT, record.blueprint)
+        if kept is None:
+            log.error("app=%s cannot be sent again: the blueprint %s is gone", app_id, record.blueprint)
+            return
+        await redeploying.keep(app_id, tries)
+        again = sent_again(Blueprint.from_bytes(kept).deployments, f"{tries.at:.0f}-{tries.count}")
+        await self._deployer.deploy(app_id, record.blueprint, again)
+        log.warning("app=%s status=%s sent again try=%d", app_id, running.status, tries.count)
 
     async def _reject(self, app_id: str, running: Running, failed: Failed) -> bool:
         record = running.record

@@ -1,0 +1,105 @@
+"""How the author's code is called: what is `async` on the one event loop, everything else in a thread beside it.
+
+So a method that blocks holds up neither the loop nor what Serve asks of the replica. Serve allows as many threads as
+`max_ongoing_requests`; what it calls itself (health, start, test) has threads of its own and never waits for those.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+
+log = logging.getLogger("ray.serve")
+_END = object()
+
+
+async def call(method: Callable[..., Any], *args: Any) -> Any:
+    """A method of the lifecycle."""
+    if inspect.iscoroutinefunction(method):
+        return await method(*args)
+    # Whoever stops waiting stops now; the thread cannot be stopped and ends with its work or its process.
+    result = await to_thread.run_sync(method, *args, limiter=CapacityLimiter(1), abandon_on_cancel=True)
+    return await result if inspect.isawaitable(result) else result
+
+
+def as_serve_calls_it(method: Callable[..., Any], *, debug: bool) -> Callable[..., Any]:
+    """A method for callers, as a coroutine function or an async generator; Serve goes by that kind.
+
+    hypha-rpc's schema decorator hides that a method is a generator, so we look under it."""
+    written = inspect.unwrap(method)
+    if inspect.isasyncgenfunction(written):
+        streaming, offered = True, method
+    elif inspect.isgeneratorfunction(written):
+        streaming, offered = True, _iterated_in_thread(method)
+    elif inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(written):
+        streaming, offered = False, method
+    else:
+        streaming, offered = False, _run_in_thread(method)
+    if streaming:
+        return _logged_stream(offered, debug=debug)
+    return _logged(offered) if debug else offered
+
+
+def _run_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        result = await to_thread.run_sync(functools.partial(method, *args, **kwargs))
+        return await result if inspect.isawaitable(result) else result
+
+    return run
+
+
+def _iterated_in_thread(method: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+    @functools.wraps(method)
+    async def iterate(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        items = method(*args, **kwargs)
+        try:
+            while (item := await to_thread.run_sync(next, items, _END)) is not _END:
+                yield item
+        finally:
+            items.close()
+
+    return iterate
+
+
+def _logged(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def logged(*args: Any, **kwargs: Any) -> Any:
+        started = time.monotonic()
+        try:
+            result = await method(*args, **kwargs)
+        except BaseException as error:
+            _say(method, started, type(error).__name__)
+            raise
+        _say(method, started, "ok")
+        return result
+
+    return logged
+
+
+def _logged_stream(method: Callable[..., AsyncIterator[Any]], *, debug: bool) -> Callable[..., AsyncIterator[Any]]:
+    @functools.wraps(method)
+    async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        started, outcome = time.monotonic(), "ok"
+        try:
+            async for item in method(*args, **kwargs):
+                yield item
+        except BaseException as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            if debug:
+                _say(method, started, outcome)
+
+    return stream
+
+
+def _say(method: Callable[..., Any], started: float, outcome: str) -> None:
+    """What was called, never with what."""
+    log.info("call method=%s seconds=%.3f outcome=%s", method.__name__, time.monotonic() - started, outcome)
