@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import ray
@@ -41,7 +41,7 @@ class Apps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
-    """What does not change while a worker is connected."""
+    """The worker itself: where it is, since when, and what it has. Times in seconds since the epoch."""
 
     service_id: str
     workspace: str
@@ -50,6 +50,11 @@ class WorkerFacts:
     public_url: str
     ray_address: str
     started_at: float
+    token_expires_at: float | None = None
+    """When the worker's own Hypha token ends; None: never, or not known."""
+    ray_started_at: float | None = None
+    ray_reachable: bool = True
+    geo: Mapping[str, Any] | None = None
 
 
 class Operations:

@@ -67,12 +67,43 @@ class ForPeople(Protocol):
     async def status(self, caller: Caller) -> dict[str, Any]: ...
 
 
+class Machine(Protocol):
+    """What stands behind the methods that concern the worker's own process and folders."""
+
+    async def run_code(
+        self,
+        *,
+        code: str | None,
+        function_name: str,
+        func_bytes: bytes | None,
+        mode: str,
+        args: list[Any] | None,
+        kwargs: dict[str, Any] | None,
+        remote_options: dict[str, Any] | None,
+        write_stdout: Callable[..., Any] | None,
+        write_stderr: Callable[..., Any] | None,
+        timeout: int,
+    ) -> dict[str, Any]: ...
+    async def logs(self, tail: int) -> list[str]: ...
+    async def app_directories(self) -> list[dict[str, Any]]: ...
+    async def clear_app_directory(self, app_id: str) -> None: ...
+    async def stop_worker(self, blocking: bool) -> None: ...
+
+
 class WorkerService:
     """The RPC surface. One method here is one method on the wire."""
 
-    def __init__(self, *, reconciler: ForReconciler, people: ForPeople, admins: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        *,
+        reconciler: ForReconciler,
+        people: ForPeople,
+        machine: Machine | None = None,
+        admins: Callable[[], Sequence[str]],
+    ) -> None:
         self._reconciler = reconciler
         self._people = people
+        self._machine = machine
         self._admins = admins
 
     def registration(self, service_id: str, name: str, description: str) -> dict[str, Any]:
