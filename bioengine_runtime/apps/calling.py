@@ -6,16 +6,18 @@ So a method that blocks holds up neither the loop nor what Serve asks of the rep
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
 log = logging.getLogger("ray.serve")
+Stream = AsyncGenerator[Any, None]
 _END = object()
 
 
@@ -55,9 +57,9 @@ def _run_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _iterated_in_thread(method: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+def _iterated_in_thread(method: Callable[..., Any]) -> Callable[..., Stream]:
     @functools.wraps(method)
-    async def iterate(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    async def iterate(*args: Any, **kwargs: Any) -> Stream:
         items = method(*args, **kwargs)
         try:
             while (item := await to_thread.run_sync(next, items, _END)) is not _END:
@@ -83,13 +85,14 @@ def _logged(method: Callable[..., Any]) -> Callable[..., Any]:
     return logged
 
 
-def _logged_stream(method: Callable[..., AsyncIterator[Any]], *, debug: bool) -> Callable[..., AsyncIterator[Any]]:
+def _logged_stream(method: Callable[..., Stream], *, debug: bool) -> Callable[..., Stream]:
     @functools.wraps(method)
-    async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    async def stream(*args: Any, **kwargs: Any) -> Stream:
         started, outcome = time.monotonic(), "ok"
         try:
-            async for item in method(*args, **kwargs):
-                yield item
+            async with contextlib.aclosing(method(*args, **kwargs)) as items:
+                async for item in items:
+                    yield item
         except BaseException as error:
             outcome = type(error).__name__
             raise

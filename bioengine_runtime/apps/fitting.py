@@ -55,7 +55,7 @@ def asked_by(one: Wanted) -> Asked:
     elif options.get("placement_group_strategy") == "STRICT_PACK":
         parts = (_sum(bundles),)
     else:
-        parts = tuple(dict(bundle) for bundle in bundles)
+        parts = tuple(_sum([bundle]) for bundle in bundles)
     scaling = options.get("autoscaling_config") or {}
     number = scaling.get("min_replicas", 1) if scaling else options.get("num_replicas") or 1
     return Asked(one.name, parts, int(number), options.get("max_replicas_per_node"))
@@ -149,7 +149,7 @@ def _sum(several: Sequence[Resources]) -> dict[str, float]:
     for one in several:
         for name, value in one.items():
             added[name] = added.get(name, 0.0) + value
-    return added
+    return {name: value for name, value in added.items() if value}
 
 
 def _short(node: Node, part: Resources, room: Resources) -> str:
