@@ -199,7 +199,10 @@ class FakeRuntime(Trouble):
             replicas = before.replicas
         else:
             self._pids += 1
-            replicas = [ReplicaState(deployment="Main", replica_id="r", state="RUNNING", pid=self._pids)]
+            code = spec.code_digest()
+            replicas = [
+                ReplicaState(deployment="Main", replica_id="r", state="RUNNING", pid=self._pids, code_digest=code)
+            ]
         self.apps[spec.app_id] = AppState(
             app_id=spec.app_id,
             status="DEPLOYING" if spec.app_id in self.slow else "RUNNING",

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from reconciler.cli.options import As, Confirm, Force, Output, PlanOrRepo, Targets, Timeout, placed
+from reconciler.cli.options import As, Confirm, Force, InRepo, Output, PlanOrRepo, Targets, Timeout, placed
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
 from reconciler.errors import ReconcilerError
@@ -209,6 +209,87 @@ def get(
     _exit(screen, lambda: _verbs().get(place, screen, as_json=output is Output.JSON))
 
 
+App = Annotated[str, typer.Argument(metavar="APP", help="Id of the app.")]
+
+
+@app.command()
+@placed()
+def diff(place: Place, screen: Screen) -> None:
+    """Show only what differs between git and what runs. Exit codes as diff(1): 0 nothing, 1 something, 2 not known.
+
+    \b
+    Examples:
+      reconcile diff && echo in sync
+    """
+    _exit(screen, lambda: _asking().diff(place, screen))
+
+
+@app.command()
+@placed(repository=InRepo)
+def explain(place: Place, screen: Screen, app_id: App, output: As = Output.TEXT) -> None:
+    """Why is an app as it is: what git wants, what runs, what differs, why nothing happens, what to do.
+
+    \b
+    Examples:
+      reconcile explain demo-app
+      reconcile explain demo-app --repo https://git.example/lab/apps -o json
+
+    Exit codes: 0 in sync and healthy; 1 not.
+    """
+    _exit(screen, lambda: _asking().explain(place, app_id, screen, as_json=output is Output.JSON))
+
+
+@app.command()
+@placed(repository=InRepo)
+def trace(place: Place, screen: Screen, app_id: App, output: As = Output.TEXT) -> None:
+    """Follow an app from its commit to its processes: commit, folder, artifact, app, replicas, and whether each holds.
+
+    \b
+    Examples:
+      reconcile trace demo-app
+
+    Exit codes: 0 every link was seen to hold; 1 not.
+    """
+    _exit(screen, lambda: _asking().trace(place, app_id, screen, as_json=output is Output.JSON))
+
+
+@app.command()
+@placed(repository=InRepo)
+def wait(
+    place: Place,
+    screen: Screen,
+    apps: Annotated[list[str] | None, typer.Argument(metavar="[APP]...", help="Left out: all in cluster.yaml.")] = None,
+    timeout: Timeout = 900.0,
+) -> None:
+    """Wait until apps are what git says, and healthy. Changes nothing.
+
+    \b
+    Examples:
+      git push && reconcile wait demo-app --timeout 300
+
+    Exit codes: 0 all are; 1 one cannot become so by waiting; 124 out of time.
+    """
+    _exit(screen, lambda: _asking().wait(place, apps or (), screen, timeout_s=timeout))
+
+
+@app.command()
+@placed(repository=InRepo)
+def retry(place: Place, screen: Screen, app_id: App, timeout: Timeout = 900.0) -> None:
+    """Try an app again whose version was rejected, and wait for it. Nothing else is touched.
+
+    \b
+    Examples:
+      reconcile retry demo-app        once what it needed is there again
+    """
+
+    def begin() -> Coroutine[Any, Any, int]:
+        verbs = _verbs()
+        asked = PlanOptions(frozenset({app_id}), force=True)
+        return verbs.apply(place, verbs.Wishes(asked, auto_approve=True, wait=True, timeout_s=timeout), screen)
+
+    _exit(screen, begin)
+
+
 @app.command()
 def schema(
     name: Annotated[str | None, typer.Argument(help="Which one; left out: the list of them.")] = None,
@@ -249,6 +330,12 @@ def _verbs():
     from reconciler.cli import verbs
 
     return verbs
+
+
+def _asking():
+    from reconciler.cli import asking
+
+    return asking
 
 
 def _exit(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]]) -> None:

@@ -25,6 +25,7 @@ class Output(StrEnum):
 
 
 Repo = Annotated[str, typer.Argument(help="Git URL, or path of a local repository (or of a folder in one).")]
+InRepo = Annotated[str, typer.Option("--repo", help="Git URL, or path of a local repository (or of a folder in one).")]
 PlanOrRepo = Annotated[str, typer.Argument(metavar="[PLAN|REPO]", help="A saved plan, or a repository.")]
 Ref = Annotated[str | None, typer.Option(help="Branch, tag or commit; left out: the default branch.")]
 SubFolder = Annotated[str, typer.Option("--path", help="Folder of the repository that holds cluster.yaml.")]
@@ -68,15 +69,21 @@ _SHOWN = {"no_color": (NoColor, False), "verbose": (Verbose, False)}
 
 
 def placed(
-    *, repository: Any = Repo, worktree: bool = False, hypha: bool = True, talkative: bool = False
+    *,
+    repository: Any = Repo,
+    worktree: bool = False,
+    hypha: bool = True,
+    talkative: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `(place, screen, …)` the options that say where and how, and make the two of them.
 
-    `worktree` and `hypha` say whether it reads uncommitted files, and whether it speaks with Hypha."""
+    `repository` is how it is named: as the first argument, or (InRepo) by an option after the command's own. `worktree`
+    and `hypha` say whether it reads uncommitted files, and whether it speaks with Hypha."""
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
-        first = [_parameter("ctx", typer.Context, inspect.Parameter.empty), _parameter("repo", repository, ".")]
+        first = [_parameter("ctx", typer.Context, inspect.Parameter.empty)]
+        asked = [_parameter("repo", repository, ".")]
         before = _SOURCE | ({"worktree": (Worktree, False)} if worktree else {})
         after = _TRUST | {"home": (Home, None)} | (_HYPHA if hypha else {}) | _SHOWN
 
@@ -88,7 +95,8 @@ def placed(
             command(place, screen, **given)
 
         with_place.__name__, with_place.__doc__ = command.__name__, command.__doc__
-        parameters = [*first, *_parameters(before), *own, *_parameters(after)]
+        said = [*own, *asked, *_parameters(before)] if repository is InRepo else [*asked, *_parameters(before), *own]
+        parameters = [*first, *said, *_parameters(after)]
         with_place.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]: for typer
         return with_place
 

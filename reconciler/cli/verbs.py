@@ -8,7 +8,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -88,7 +88,7 @@ async def plan(
 ) -> int:
     async with opened(place, writes=False) as world:
         screen.masked = world.secrets.masked
-        seen = await _looked(world, options, screen)
+        seen = await looked(world, options, screen)
     document = plan_file.to_json(seen.plan, _now())
     if out:
         _save(document, out)
@@ -108,7 +108,7 @@ async def apply(place: Place, wishes: Wishes, screen: Screen) -> int:
     with alone(place.home):
         async with opened(place, writes=True) as world:
             screen.masked = world.secrets.masked
-            seen = await _looked(world, wishes.options, screen)
+            seen = await looked(world, wishes.options, screen)
             screen.note(render_text.render(seen.plan, command=""))
             if not seen.plan.empty:
                 _approve(wishes, screen)
@@ -122,7 +122,7 @@ async def apply_saved(place: Place, file: Path, wishes: Wishes, screen: Screen) 
     with alone(place.home):
         async with opened(place, writes=True) as world:
             screen.masked = world.secrets.masked
-            seen = await _looked(world, saved.options, screen)
+            seen = await looked(world, saved.options, screen)
             moved = plan_file.differences(document, seen.plan)
             if moved:
                 hint = f"Make a new one: reconcile plan {place.command_tail} --out {file}"
@@ -164,7 +164,7 @@ async def validate(place: Place, screen: Screen) -> int:
 async def get(place: Place, screen: Screen, *, as_json: bool) -> int:
     async with opened(place, writes=False) as world:
         screen.masked = world.secrets.masked
-        seen = await _looked(world, PlanOptions(), screen)
+        seen = await looked(world, PlanOptions(), screen)
     report = drift.report(seen.plan, seen.live, observed_at=_now())
     rows = [app_row(app, seen.live.apps.get(app["id"])) for app in report["apps"]]
     if as_json:
@@ -224,15 +224,18 @@ def show_settled(apps: Iterable[Settled], screen: Screen) -> None:
                 screen.note(f"    {line}")
 
 
-async def _looked(world: World, options: PlanOptions, screen: Screen) -> Look:
+async def looked(
+    world: World, options: PlanOptions, screen: Screen, *, named: Collection[str] = (), option: str = "--target "
+) -> Look:
+    """What would be done, with what is wrong shown. Raises NoSuchApp for a target, or a named app, that is nowhere."""
     seen = await look(world, options)
     if seen.desired.problems:
         screen.problems(seen.desired.problems)
     known = seen.desired.apps.keys() | seen.desired.broken.keys() | seen.live.apps.keys()
-    for target in sorted(options.targets - known):
+    for target in sorted({*options.targets, *named} - known):
         near = difflib.get_close_matches(target, known, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(sorted(known)) or 'no apps'}"
-        raise NoSuchApp(f"--target {target}: no such app, neither in git nor running", hint=hint)
+        raise NoSuchApp(f"{option}{target}: no such app, neither in git nor running", hint=hint)
     return seen
 
 

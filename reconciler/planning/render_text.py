@@ -66,6 +66,22 @@ def render(plan: Plan, *, command: str) -> Text:
     return text
 
 
+def differences(plan: Plan) -> Iterator[Text]:
+    """Only what differs, app by app, whether something is done about it or not."""
+    for step in plan.steps:
+        if isinstance(step.verb, ScaleWorkers | DeployApp | UpdateApp | StopApp):
+            symbol, word = heading(step)
+            yield _text_of(_title(symbol, step.app_id or "workers", word, SYMBOLS[step.effect.impact][1]))
+            yield from (_text_of(_change(change)) for change in step.changes)
+    for held in plan.held:
+        yield _text_of(_title(HELD_SYMBOLS[held.action], held.app_id, f"HELD {held.reason}", "cyan"))
+        yield from (_text_of(_change(change)) for change in held.changes)
+
+
+def _text_of(line: Line) -> Text:
+    return Text.assemble(*((plain(content), style) for content, style in line))
+
+
 def summary(plan: Plan) -> str:
     """`Plan: 2 to create, 1 to update, nothing to stop; 1 held.`"""
     verbs = [step.verb for step in plan.steps]

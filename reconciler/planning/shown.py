@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 VALUE_LIMIT = 60
@@ -67,6 +68,11 @@ def listed(names: tuple[str, ...] | list[str], limit: int = 8) -> str:
     if len(names) <= limit:
         return ", ".join(names)
     return ", ".join(names[: limit - 1]) + f" and {len(names) - limit + 1} more"
+
+
+def at(seconds: float) -> str:
+    """A moment for people, from seconds since the epoch: `2026-11-03 09:12 UTC`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def size(number: int) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bioengine_runtime.contract.status import AppState
 from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.diff import CLUSTER_FILE, SECRET_VALUES, STATUS, Difference, Fingerprints, Kind, not_compared
 from reconciler.planning.live import LiveState
-from reconciler.planning.shown import count, listed, plain
+from reconciler.planning.shown import at, count, listed, plain
 from reconciler.planning.steps import PlanOptions
 
 
@@ -15,8 +16,17 @@ def why(difference: Difference, wanted: DesiredApp, desired: DesiredState) -> st
     if difference.kind is Kind.CREATE:
         return f"{wanted.where} asks for it and it does not run{commit_of(_path(wanted), desired, '; last change ')}"
     if difference.drift:
-        return "live differs from git (drift)"
+        return f"live differs from git (drift{by_hand(difference.running)})"
     return "; ".join(_causes(difference, wanted, desired)) or "what runs is not what was deployed last"
+
+
+def by_hand(running: AppState | None) -> str:
+    """`; changed by anna@lab.example, 2026-11-03 09:12 UTC`, as far as that is known."""
+    by = running.provenance.by if running and running.provenance else None
+    if running is None or by is None:
+        return ""
+    when = f", {at(running.last_updated_at)}" if running.last_updated_at else ""
+    return f"; changed by {plain(by, 80)}{when}"
 
 
 def _causes(difference: Difference, wanted: DesiredApp, desired: DesiredState) -> Iterator[str]:

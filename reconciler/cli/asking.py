@@ -1,0 +1,103 @@
+"""The commands that only ask about apps: explain, trace, diff, wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Iterable
+
+from rich.table import Table
+
+from reconciler.cli.place import Place, opened
+from reconciler.cli.show import Screen
+from reconciler.cli.verbs import looked
+from reconciler.errors import Unreachable
+from reconciler.planning import drift, render_text
+from reconciler.planning.steps import PlanOptions, Reason
+from reconciler.planning.story import Story
+from reconciler.planning.story import explain as explained
+from reconciler.planning.story import trace as traced
+from reconciler.reconcile import Look
+
+TIMED_OUT = 124
+"""As timeout(1) has it."""
+LOOK_EVERY_S = 2.0
+FINAL = frozenset({Reason.BAD_COMMIT, Reason.INVALID_DECLARATION, Reason.OWNERSHIP_CONFLICT, Reason.ARTIFACT_CONFLICT})
+"""Reasons that waiting does not change."""
+
+
+async def explain(place: Place, app_id: str, screen: Screen, *, as_json: bool) -> int:
+    seen = await _seen(place, {app_id}, screen)
+    return _tell(explained(app_id, seen.desired, seen.live, seen.plan), screen, as_json=as_json)
+
+
+async def trace(place: Place, app_id: str, screen: Screen, *, as_json: bool) -> int:
+    seen = await _seen(place, {app_id}, screen)
+    return _tell(traced(app_id, seen.desired, seen.live), screen, as_json=as_json)
+
+
+async def diff(place: Place, screen: Screen) -> int:
+    """Exit 0: no difference; 1: some; 2: not everything could be seen or read. As diff(1)."""
+    seen = await _seen(place, (), screen)
+    for line in render_text.differences(seen.plan):
+        screen.result(line)
+    if seen.desired.problems or seen.plan.unseen:
+        return 2
+    return 1 if seen.plan.steps or seen.plan.held else 0
+
+
+async def wait(place: Place, app_ids: Collection[str], screen: Screen, *, timeout_s: float) -> int:
+    """Exit 0 when all are in sync and healthy, 1 when one cannot become so by itself, 124 when time is out."""
+    deadline = time.monotonic() + timeout_s
+    told = ""
+    async with opened(place, writes=False) as world:
+        screen.masked = world.secrets.masked
+        while True:
+            try:
+                seen = await looked(world, PlanOptions(), screen, named=app_ids, option="")
+                states = _states(seen, app_ids)
+            except Unreachable as error:
+                seen, states = None, {"": str(error)}
+            now = ", ".join(f"{app_id} {state}".strip() for app_id, state in sorted(states.items()))
+            if now != told:
+                screen.note(now or "there are no apps to wait for")
+            told = now
+            if seen and all(state == "Synced Healthy" for state in states.values()):
+                return 0
+            if seen and any(held.reason in FINAL for held in seen.plan.held if held.app_id in states):
+                screen.result("\nNext: " + " or ".join(f"reconcile explain {app}" for app in _unwell(states)))
+                return 1
+            if time.monotonic() > deadline:
+                screen.result(f"\nNot within {timeout_s:g} s. Next: reconcile explain {next(iter(_unwell(states)))}")
+                return TIMED_OUT
+            await asyncio.sleep(min(LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))
+
+
+def _states(seen: Look, app_ids: Collection[str]) -> dict[str, str]:
+    wanted = set(app_ids) or seen.desired.apps.keys() | seen.desired.broken.keys()
+    apps = drift.report(seen.plan, seen.live)["apps"]
+    return {app["id"]: f"{app['sync']} {app['health']}" for app in apps if app["id"] in wanted}
+
+
+def _unwell(states: dict[str, str]) -> Iterable[str]:
+    return [app_id for app_id, state in sorted(states.items()) if state != "Synced Healthy"]
+
+
+async def _seen(place: Place, app_ids: Collection[str], screen: Screen) -> Look:
+    async with opened(place, writes=False) as world:
+        screen.masked = world.secrets.masked
+        return await looked(world, PlanOptions(), screen, named=app_ids, option="")
+
+
+def _tell(story: Story, screen: Screen, *, as_json: bool) -> int:
+    if as_json:
+        rows = [{"name": name, "text": text} for name, text in story.rows]
+        screen.document({"format_version": "1.0", "id": story.app_id, "ok": story.ok, "rows": rows})
+    else:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        before = ""
+        for name, text in ((story.app_id, ""), *story.rows):
+            table.add_row(name if name != before else "", text)
+            before = name
+        screen.show_unfolded(table)
+    return 0 if story.ok else 1

@@ -1,0 +1,126 @@
+"""explain, trace, diff, wait, retry: what people ask when something is not as it should be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import FakeSource, FakeWorld, a_repository
+from tests.reconciler.test_cli import applied, reconcile
+
+
+@pytest.fixture
+def fake() -> FakeWorld:
+    return FakeWorld(FakeSource(a_repository("one", "two")))
+
+
+@pytest.fixture
+def running(fake: FakeWorld, tmp_path: Path) -> FakeWorld:
+    return applied(fake, tmp_path)
+
+
+def push(fake: FakeWorld, **files: str) -> None:
+    fake.source.commit(files)
+
+
+def test_an_app_in_sync_has_a_short_story(running: FakeWorld) -> None:
+    result = reconcile(running, "explain", "one")
+    assert result.exit_code == 0
+    assert "Synced, Healthy" in result.stdout and "cluster.yaml:3:3" in result.stdout
+    assert result.stdout.rstrip().endswith("reconcile trace one")
+
+
+def test_an_app_that_does_not_run_says_what_is_missing(fake: FakeWorld) -> None:
+    result = reconcile(fake, "explain", "one", "-o", "json")
+    told = json.loads(result.stdout)
+    rows = {row["name"]: row["text"] for row in told["rows"]}
+    assert (result.exit_code, told["ok"]) == (1, False)
+    assert rows["runs"] == "nothing" and rows["next"] == "reconcile apply --target one"
+
+
+def test_a_rejected_version_shows_its_reason_its_log_and_how_to_try_again(fake: FakeWorld, tmp_path: Path) -> None:
+    fake.runtime.bad["one"] = "ValueError: no such model"
+    reconcile(fake, "apply", "--auto-approve", home=tmp_path)
+    told = reconcile(fake, "explain", "one").stdout
+    assert "no such model" in told and "BadCommit" in told
+    fake.runtime.bad.clear()
+    result = reconcile(fake, "retry", "one", home=tmp_path)
+    assert result.exit_code == 0 and "one  healthy" in result.stdout
+    assert reconcile(fake, "explain", "one").exit_code == 0
+
+
+def test_an_app_nobody_knows_is_an_error_with_a_guess(running: FakeWorld) -> None:
+    for command in ("explain", "trace", "wait", "retry"):
+        result = reconcile(running, command, "onee")
+        assert result.exit_code == 1
+        assert "no such app" in result.stderr and 'did you mean "one"?' in result.stderr
+
+
+def test_a_trace_leads_from_the_commit_to_the_processes(running: FakeWorld) -> None:
+    result = reconcile(running, "trace", "one", "-o", "json")
+    rows = [(row["name"], row["text"]) for row in json.loads(result.stdout)["rows"]]
+    assert [name for name, _ in rows][:5] == ["commit", "cluster.yaml", "folder", "artifact", "app"]
+    assert all(text.startswith("✔") for _, text in rows[:5])
+    assert result.exit_code == 0
+
+
+def test_a_trace_shows_the_link_that_does_not_hold(running: FakeWorld) -> None:
+    files = a_repository("one", "two")
+    push(running, **{"apps/one/main.py": files["apps/one/main.py"] + "# changed\n"})
+    result = reconcile(running, "trace", "one")
+    assert result.exit_code == 1
+    broken = [line for line in result.stdout.splitlines() if "✗" in line]
+    assert any("artifact" in line for line in broken) and any("app" in line for line in broken)
+
+
+def test_what_was_not_seen_is_no_link_that_holds(running: FakeWorld) -> None:
+    running.artifacts.fail("list")
+    result = reconcile(running, "trace", "one")
+    assert result.exit_code == 1
+    assert "?" in result.stdout and "did not answer" in result.stdout
+
+
+def test_diff_exits_as_diff_does(running: FakeWorld) -> None:
+    assert (reconcile(running, "diff").exit_code, reconcile(running, "diff").stdout) == (0, "")
+    push(running, **{"cluster.yaml": a_repository("one", "two", one="    max_ongoing_requests: 3\n")["cluster.yaml"]})
+    result = reconcile(running, "diff")
+    assert result.exit_code == 1
+    assert "~ max_ongoing_requests  10 → 3" in result.stdout and "two" not in result.stdout
+    running.runtime.fail("observe")
+    assert reconcile(running, "diff").exit_code == 2
+
+
+def test_wait_ends_when_all_is_well(running: FakeWorld) -> None:
+    assert reconcile(running, "wait").exit_code == 0
+    assert reconcile(running, "wait", "one").exit_code == 0
+
+
+def test_wait_ends_when_waiting_is_in_vain(fake: FakeWorld, tmp_path: Path) -> None:
+    fake.runtime.bad["one"] = "it raised"
+    reconcile(fake, "apply", "--auto-approve", home=tmp_path)
+    result = reconcile(fake, "wait", "--timeout", "600")
+    assert result.exit_code == 1 and "reconcile explain one" in result.stdout
+
+
+def test_wait_ends_when_time_is_out(fake: FakeWorld) -> None:
+    result = reconcile(fake, "wait", "one", "--timeout", "1")
+    assert result.exit_code == 124 and "reconcile explain one" in result.stdout
+
+
+def test_a_change_by_hand_says_who_and_when(running: FakeWorld) -> None:
+    state = running.runtime.apps["one"]
+    assert state.spec and state.provenance
+    spec = state.spec.model_copy(update={"max_ongoing_requests": 50})
+    running.runtime.apps["one"] = state.model_copy(
+        update={
+            "spec": spec,
+            "digest": spec.digest(),
+            "provenance": state.provenance.model_copy(update={"by": "anna@lab.example"}),
+            "last_updated_at": 1_793_700_000.0,
+        }
+    )
+    for command in (("explain", "one"), ("plan",)):
+        told = reconcile(running, *command).stdout
+        assert "changed by anna@lab.example, 2026-11-03 10:00 UTC" in told
