@@ -101,5 +101,11 @@ def table_of(*columns: str) -> Table:
 
 
 def cells(*values: Any) -> list[Text]:
-    """Values for a row; what is not there is a dash."""
-    return [value if isinstance(value, Text) else Text(clean(str(value)) if value else "-") for value in values]
+    """Values for a row; what is not there, or not known to the worker ("NA"), is a dash."""
+    return [_cell(value) for value in values]
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, Text):
+        return value
+    return Text("-" if value in (None, "", "NA") else clean(str(value)))

@@ -34,8 +34,10 @@ def said(error: BaseException) -> Said:
     body = text.removeprefix("RemoteError:").strip()
     message, cut, trace = body.partition("\nTraceback (most recent call last)")
     if cut:
-        named = re.findall(r"^(?:\w+\.)*(\w+)(?::.*)?$", trace, re.MULTILINE)
-        return _one_line(named[-1] if named else "RuntimeError", message)
+        first = message.strip().split("\n")[0]
+        ending = f": {re.escape(first)}.*" if first else ":?"
+        typed = re.findall(rf"^(?:\w+\.)*(\w+){ending}$", trace, re.MULTILINE)
+        return _one_line(typed[-1] if typed else "RuntimeError", message)
     if repeated := re.fullmatch(r"(?P<text>.*)\n(?:\w+\.)*(?P<kind>\w+): (?P=text)", body, re.DOTALL):
         return _one_line(repeated["kind"], repeated["text"])
     *_, last = [line.strip() for line in body.splitlines() if line.strip()] or [""]
