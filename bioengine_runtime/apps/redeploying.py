@@ -62,7 +62,15 @@ class Recovered:
 Decision = Again | Later | Enough | Recovered | None
 
 
-def decide(running: Running, good: str | None, tries: Tries, since: float, now: float, spread: float = 0.0) -> Decision:
+def decide(
+    running: Running,
+    good: str | None,
+    tries: Tries,
+    since: float,
+    now: float,
+    spread: float = 0.0,
+    first_pause_s: float = FIRST_PAUSE_S,
+) -> Decision:
     """What to do about an app that is in its status `since`; None: nothing. `spread` in -1..1 varies the pause."""
     record = running.record
     if record is None or not record.spec.auto_redeploy or record.release() != good:
@@ -73,7 +81,7 @@ def decide(running: Running, good: str | None, tries: Tries, since: float, now: 
         return None
     if tries.count >= LIMIT:
         return Enough()
-    pause = min(FIRST_PAUSE_S * 2**tries.count, LONGEST_PAUSE_S) * (1 + SPREAD * spread)
+    pause = min(first_pause_s * 2**tries.count, LONGEST_PAUSE_S) * (1 + SPREAD * spread)
     if now < max(since, tries.at) + pause:
         return Later()
     return Again(Tries(count=tries.count + 1, at=now))
@@ -99,7 +107,8 @@ class _Since:
 class Redeploys:
     """Remembers since when each app is in its status. A worker that starts anew counts from its first look."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_pause_s: float) -> None:
+        self._first_pause_s = first_pause_s
         self._since: dict[str, _Since] = {}
 
     def forget_all_but(self, apps: Collection[str]) -> None:
@@ -112,11 +121,8 @@ class Redeploys:
         seen = self._since.get(running.app_id)
         if seen is None or seen.status != running.status:
             seen = self._since[running.app_id] = _Since(running.status, now, random.uniform(-1, 1))
-        return decide(running, good, await tries_of(running.app_id), seen.at, now, seen.spread)
-
-
-async def tries_of(app_id: str) -> Tries:
-    return await asyncio.to_thread(read_tries, app_id)
+        tries = await asyncio.to_thread(read_tries, running.app_id)
+        return decide(running, good, tries, seen.at, now, seen.spread, self._first_pause_s)
 
 
 def read_tries(app_id: str) -> Tries:

@@ -21,7 +21,7 @@ from bioengine_runtime.apps.fresh import Fresh
 from bioengine_runtime.apps.logs import Lines, read_logs
 from bioengine_runtime.apps.prepare import ArtifactFiles, ArtifactReader, Builders, Places, Ready, ReadyClass, prepare
 from bioengine_runtime.apps.record import AppRecord, Running, read_records
-from bioengine_runtime.apps.redeploying import TRIES
+from bioengine_runtime.apps.redeploying import FIRST_PAUSE_S, TRIES
 from bioengine_runtime.apps.requirements import Wanted, doubts, total, wanted
 from bioengine_runtime.apps.rollout import Facts, check, next_record
 from bioengine_runtime.apps.room import nodes_now, present_of
@@ -80,6 +80,7 @@ class Supervisor:
         reader: ArtifactReader,
         environment: WorkerEnvironment,
         on_change: Callable[[], Awaitable[None]] | None = None,
+        redeploy_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         self._reader = reader
         self._environment = environment
@@ -97,6 +98,7 @@ class Supervisor:
             look=self._look,
             lock=self._locks.__getitem__,
             on_change=on_change,
+            redeploy_pause_s=redeploy_pause_s,
         )
         self._watching: asyncio.Task[None] | None = None
 

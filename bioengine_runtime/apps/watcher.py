@@ -40,6 +40,7 @@ class Watcher:
         look: Callable[[], Awaitable[dict[str, Running]]],
         lock: Callable[[str], asyncio.Lock],
         on_change: Callable[[], Awaitable[None]] | None,
+        redeploy_pause_s: float = redeploying.FIRST_PAUSE_S,
     ) -> None:
         self._worker = worker
         self._deployer = deployer
@@ -47,7 +48,7 @@ class Watcher:
         self._lock = lock
         self._on_change = on_change
         self._sweeper = Sweeper()
-        self._redeploys = redeploying.Redeploys()
+        self._redeploys = redeploying.Redeploys(redeploy_pause_s)
         self._wake = asyncio.Event()
         self._seen: dict[str, object] = {}
 

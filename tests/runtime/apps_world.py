@@ -3,21 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 import yaml
 from ray import serve
 
-from bioengine_runtime.apps.supervisor import ArtifactFiles, Supervisor
+from bioengine_runtime.apps.supervisor import ArtifactFiles, Supervisor, WorkerEnvironment
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.contract.status import AppState, Provenance
+from bioengine_runtime.sealing import ensure_key
 
 FIXTURES = Path(__file__).parent / "apps_fixtures"
 OWNER = "test-cluster"
+
+
+@contextmanager
+def a_ray() -> Iterator[Path]:
+    """A Ray of our own, and the folder of the worker on it; nothing is left afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="be-", dir="/tmp"))
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        _temp_dir=str(folder / "ray"),
+        _node_ip_address="127.0.0.1",
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    try:
+        yield folder
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def an_environment(home: Path) -> WorkerEnvironment:
+    """What the apps of a worker at `home` are given."""
+    key_file = home / "seal.key"
+    ensure_key(key_file)
+    return WorkerEnvironment(
+        apps_dir=str(home / "apps"),
+        seal_key_file=str(key_file),
+        server_url="http://127.0.0.1:9520",
+        workspace="ws",
+        worker_service_id="ws/worker:bioengine-worker",
+    )
 
 
 class Artifacts:

@@ -8,10 +8,10 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -21,11 +21,12 @@ from bioengine_runtime.apps import store
 from bioengine_runtime.apps.errors import BadApp, PrepareFailed, Refused, UnknownApp
 from bioengine_runtime.apps.record import read_records
 from bioengine_runtime.apps.supervisor import Supervisor, WorkerEnvironment
-from bioengine_runtime.sealing import ensure_key
 from tests.runtime.apps_world import (
     Artifacts,
     a_provenance,
+    a_ray,
     a_spec,
+    an_environment,
     apply,
     call,
     is_up,
@@ -86,19 +87,12 @@ class Main:
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="be-", dir="/tmp"))
-    ray.init(
-        num_cpus=4,
-        include_dashboard=False,
-        _temp_dir=str(folder / "ray"),
-        _node_ip_address="127.0.0.1",
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
-    yield folder
-    serve.shutdown()
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    os.environ["HYPHA_TOKEN"] = "the-workers-own"
+    try:
+        with a_ray() as home:
+            yield home
+    finally:
+        del os.environ["HYPHA_TOKEN"]
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +112,7 @@ def artifacts() -> Artifacts:
 
 @pytest.fixture(scope="module")
 def environment(home: Path) -> WorkerEnvironment:
-    key_file = home / "seal.key"
-    ensure_key(key_file)
-    return WorkerEnvironment(
-        apps_dir=str(home / "apps"),
-        seal_key_file=str(key_file),
-        server_url="http://127.0.0.1:9520",
-        workspace="ws",
-        worker_service_id="ws/worker:bioengine-worker",
-    )
+    return an_environment(home)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +141,20 @@ async def test_an_app_comes_up_and_finds_what_the_guide_promises(supervisor: Sup
     assert (inside["humanize"], inside["thousand"]) == ("4.9.0", "1,000")
     assert inside["home"] == inside["cwd"] == str(home / "apps" / "plain")
     assert inside["tmpdir"] is True
-    assert inside["env"] == {"AUTHOR": "yes", "PLAIN": "visible", "SECRET": None, "HYPHA_ARTIFACT_ID": "ws/plain"}
+    assert inside["env"] == {
+        "AUTHOR": "yes",
+        "PLAIN": "visible",
+        "SECRET": None,
+        "HYPHA_TOKEN": None,
+        "HYPHA_SERVER_URL": "http://127.0.0.1:9520",
+        "HYPHA_WORKSPACE": "ws",
+        "HYPHA_ARTIFACT_ID": "ws/plain",
+        "HYPHA_ARTIFACT_VERSION": "1",
+        "BIOENGINE_ARTIFACT_ID": "ws/plain",
+        "BIOENGINE_ARTIFACT_VERSION": "1",
+        "BIOENGINE_WORKER_SERVICE_ID": "ws/worker:bioengine-worker",
+        "BIOENGINE_APP_DIR": inside["code"],
+    }
     assert inside["datasets"] == {}
     assert state.methods == ["ping", "inside", "count"]
     assert [replica.code_digest for replica in state.replicas] == [spec.code_digest()]
@@ -281,24 +280,32 @@ async def test_wrong_kwargs_are_named(supervisor: Supervisor):
 async def test_a_secret_reaches_the_replica_and_nothing_else(supervisor: Supervisor, home: Path):
     before = await state_of(supervisor, "plain")
     assert before.spec
-    spec = before.spec.model_copy(update={"secrets": {"*": ["SECRET"]}})
-    value = "correct-horse-battery"
-    assert await apply(supervisor, spec, secrets={"*": {"SECRET": value}}, fingerprints={"*/SECRET": "f1"})
+    spec = before.spec.model_copy(update={"secrets": {"*": ["HYPHA_TOKEN", "SECRET"]}})
+    value, token = "correct-horse-battery", "the-apps-own-token"
+    secrets = {"*": {"SECRET": value, "HYPHA_TOKEN": token}}
+    assert await apply(supervisor, spec, secrets=secrets, fingerprints={"*/SECRET": "f1"})
     after = await until(supervisor, "plain", runs(spec.digest()))
-    assert (await call("plain", "inside"))["env"]["SECRET"] == value
+    env = (await call("plain", "inside"))["env"]
+    assert (env["SECRET"], env["HYPHA_TOKEN"]) == (value, token)
     assert after.secret_fingerprints == {"*/SECRET": "f1"}
 
     everything = await asyncio.to_thread(_all_of_rays_state)
     assert b"greeting" in everything  # the dump does see what is deployed
-    for form in (value.encode(), base64.b64encode(value.encode())):
-        assert form not in everything
-    assert not _files_with(home / "apps", value.encode())
+    for secret in (value.encode(), token.encode()):
+        assert secret not in everything
+        assert base64.b64encode(secret) not in everything
+        assert not _files_with(home / "apps", secret)
+        assert not _files_with(home / "ray", secret)
+    assert _files_with(home / "ray", b"async_init took")  # the logs are among them
 
 
 async def test_a_new_value_of_a_secret_makes_a_new_replica(supervisor: Supervisor):
     before = await state_of(supervisor, "plain")
     assert before.spec
-    fields = {"secrets": {"*": {"SECRET": "second-value"}}, "fingerprints": {"*/SECRET": "f2"}}
+    fields: dict[str, Any] = {
+        "secrets": {"*": {"SECRET": "second-value"}},
+        "fingerprints": {"*/SECRET": "f2"},
+    }
     assert await apply(supervisor, before.spec, **fields)
     after = await until(supervisor, "plain", lambda state: is_up(state) and pids(state) != pids(before))
     assert after.digest == before.digest

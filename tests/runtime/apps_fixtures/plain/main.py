@@ -2,8 +2,8 @@ import os
 import time
 from pathlib import Path
 
+import helper
 import humanize
-from helper import VERSION
 from hypha_rpc.utils.schema import schema_method
 from pydantic import Field
 from ray import serve
@@ -28,7 +28,7 @@ class Main:
     @schema_method
     async def ping(self, name: str = Field("you", description="Whom to greet")) -> dict:
         """Say hello."""
-        return {"pid": os.getpid(), "version": VERSION, "text": f"{self.greeting} {name}"}
+        return {"pid": os.getpid(), "version": helper.VERSION, "text": f"{self.greeting} {name}"}
 
     @schema_method
     async def inside(self) -> dict:
@@ -40,7 +40,15 @@ class Main:
             "home": os.environ["HOME"],
             "cwd": str(Path.cwd()),
             "tmpdir": Path(os.environ["TMPDIR"]).is_dir(),  # noqa: ASYNC240
-            "env": {name: os.environ.get(name) for name in ("AUTHOR", "PLAIN", "SECRET", "HYPHA_ARTIFACT_ID")},
+            "code": str(Path(helper.__file__).parent),
+            "env": {
+                **dict.fromkeys(("AUTHOR", "PLAIN", "SECRET", "HYPHA_TOKEN")),
+                **{
+                    name: value
+                    for name, value in os.environ.items()
+                    if name in ("AUTHOR", "PLAIN", "SECRET") or name.startswith(("HYPHA_", "BIOENGINE_", "RAY_AUTH"))
+                },
+            },
             "datasets": await self.bioengine_datasets.list_datasets(),
         }
 
