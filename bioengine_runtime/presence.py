@@ -35,11 +35,11 @@ class RunningApps(Apps, Logs, Protocol):
 class NoApps:
     """The apps while no Ray head is there: nothing is known of them, and nothing can be done."""
 
-    def __init__(self, away: RayAway) -> None:
-        self._away = away
+    def __init__(self, address: str, reason: str) -> None:
+        self._away = address, reason
 
     async def ask(self, *_: Any, **__: Any) -> Any:
-        raise self._away
+        raise RayAway(*self._away)
 
     prepare = apply = remove = states = logs = ask
 

@@ -66,9 +66,14 @@ def find_head(address: str) -> Head:
     return Head(identity.cluster_id.hex(), max(starts, default=None))
 
 
+def never_start_ray(address: str) -> None:
+    """Else Ray would start a cluster of its own for the first call that it gets while it is not connected."""
+    auto_init_hook.enable_auto_connect = False
+    os.environ["RAY_ADDRESS"] = address
+
+
 def join_ray(address: str) -> None:
     """Become a driver of the cluster, which somebody else started and will stop. Raises when it does not take us."""
-    _never_start_one(address)
     ray.init(
         address=address,
         namespace="bioengine",
@@ -76,12 +81,6 @@ def join_ray(address: str) -> None:
         logging_level=logging.WARNING,
         configure_logging=False,
     )
-
-
-def _never_start_one(address: str) -> None:
-    """Ray starts a cluster of its own for whoever asks it something without being connected."""
-    auto_init_hook.enable_auto_connect = False
-    os.environ["RAY_ADDRESS"] = address
 
 
 class HeadWatch:

@@ -22,7 +22,7 @@ async def wait_for_head(settings: WorkerSettings, stopping: asyncio.Event) -> He
         return head
     log.warning("event=waiting_for_ray address=%s reason=%s", settings.ray_address, head.reason)
     presence = Presence(settings, None)
-    saying = asyncio.create_task(_say(presence, head, stopping))
+    saying = asyncio.create_task(_say(presence, head.reason, stopping))
     try:
         while not stopping.is_set():
             if isinstance(head := await _look(settings.ray_address), Head):
@@ -44,11 +44,12 @@ async def _look(address: str) -> Head | RayAway:
         return away
 
 
-async def _say(presence: Presence, away: RayAway, stopping: asyncio.Event) -> None:
-    apps = NoApps(away)
+async def _say(presence: Presence, reason: str, stopping: asyncio.Event) -> None:
+    address = presence.settings.ray_address
+    apps = NoApps(address, reason)
 
     def is_away() -> NoReturn:
-        raise away
+        raise RayAway(address, reason)
 
     async def leave(blocking: bool) -> None:  # noqa: ARG001
         stopping.set()

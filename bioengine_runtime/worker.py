@@ -32,7 +32,7 @@ from bioengine_runtime.gateway.deploy import GatewaySettings, ensure_gateway, re
 from bioengine_runtime.leaving import stop_apps
 from bioengine_runtime.nodes import nodes
 from bioengine_runtime.presence import Presence
-from bioengine_runtime.ray_link import Head, HeadWatch, join_ray, start_anew
+from bioengine_runtime.ray_link import Head, HeadWatch, join_ray, never_start_ray, start_anew
 from bioengine_runtime.settings import WorkerSettings, read_settings
 from bioengine_runtime.startup import deploy_all
 from bioengine_runtime.waiting import wait_for_head
@@ -186,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if settings.ray_auth_token_file is not None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(settings.ray_auth_token_file)
+    never_start_ray(settings.ray_address)
     try:
         asyncio.run(run(settings))
     except Exception:
