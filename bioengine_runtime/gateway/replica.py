@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bioengine_runtime.apps.record import Running, read_records
+from bioengine_runtime.gateway.callers import ASK_TIMEOUT_S, Callers
 from bioengine_runtime.gateway.calls import AppCalls
 from bioengine_runtime.gateway.lease import Lease
 from bioengine_runtime.gateway.names import gateway_app
@@ -37,6 +38,7 @@ class Gateway:
         self._worker = worker_service_id
         address = HyphaAddress(server_url, workspace, Path(token_file), client_id, message_rate)
         self._session = HyphaSession(address)
+        self._callers = Callers(self._ping)
         self._calls: dict[str, AppCalls] = {}
         self._admins: tuple[str, ...] = ()
         self._looking = asyncio.Lock()
@@ -70,11 +72,17 @@ class Gateway:
         await self._lease.take()
         self._session.start()
         following = asyncio.create_task(self._follow(), name="gateway-follow")
+        watching = asyncio.create_task(self._callers.watch(), name="gateway-callers")
         try:
             await self._until_replaced()
         finally:
             following.cancel()
+            watching.cancel()
         await self._retire()
+
+    async def _ping(self, client: str) -> None:
+        server = await self._session.connected()
+        await server.rpc.ping(client, timeout=ASK_TIMEOUT_S)
 
     async def _until_replaced(self) -> None:
         while True:
@@ -124,7 +132,7 @@ class Gateway:
         if wanted is None:
             await self._withdraw(running.app_id)
         elif calls is None:
-            calls = AppCalls(wanted, lambda: self._admins, self._session.service_id)
+            calls = AppCalls(wanted, lambda: self._admins, self._session.service_id, self._callers)
             await self._session.put(calls.service())
             self._calls[running.app_id] = calls
             log.info("event=app_offered app=%s methods=%d", running.app_id, len(wanted.methods))

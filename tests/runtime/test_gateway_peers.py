@@ -6,6 +6,7 @@ import asyncio
 import sys
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import aiortc
 import pytest
@@ -15,6 +16,7 @@ from hypha_rpc import get_rtc_service
 from bioengine_runtime.contract.app import IceServer
 from bioengine_runtime.door import Invalid
 from bioengine_runtime.gateway import rtc
+from bioengine_runtime.gateway.callers import Callers
 from bioengine_runtime.gateway.calls import AppCalls
 from bioengine_runtime.gateway.errors import TooManyRequests
 from bioengine_runtime.gateway.offer import Offer, OfferedMethod
@@ -137,7 +139,8 @@ def some_calls(**changes: Any) -> AppCalls:
     method = OfferedMethod("run", {"name": "run"}, wants_context=False)
     given = {"app_id": "demo", "entry": "Demo", "code_digest": "d", "name": "Demo", "description": ""}
     more = {"methods": (method,), "authorized_users": ["bob@lab.example"], "owner": "lab", "capacity": 1}
-    return AppCalls(Offer(**{**given, **more, **changes}), lambda: (), lambda service: f"w/gateway:{service}")
+    offer = Offer(**{**given, **more, **changes})
+    return AppCalls(offer, lambda: (), lambda service: f"w/gateway:{service}", Callers(AsyncMock()))
 
 
 def test_callers_are_told_the_ice_servers_and_the_service() -> None:
