@@ -42,8 +42,12 @@ class Caller:
         return frozenset(name for name in (self.user_id, self.email) if name)
 
     def owner(self) -> str:
-        """The owner recorded for what this caller deploys."""
-        return USER_OWNER + (self.user_id or self.email or "unknown")
+        """The owner recorded for what this caller deploys. Tokens made of another have new ids, but the same e-mail."""
+        return USER_OWNER + self.name()
+
+    def name(self) -> str:
+        """By what a person is known later on."""
+        return self.email or self.user_id or "unknown"
 
     def __str__(self) -> str:
         if self.anonymous or not self.names():

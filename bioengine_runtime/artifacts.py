@@ -1,36 +1,26 @@
-"""App folders on Hypha: one version fetched whole, a new version stored beside the others.
-
-Law: a committed version is never touched. A new version is staged empty, filled, compared with what was sent, and only
-then committed; nothing is removed from storage and nothing is overwritten.
-"""
+"""App folders on Hypha, through the worker's own session or as the person who sends one: fetched, stored, looked up."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
-import httpx
-import stamina
-import yaml
-from pydantic import ValidationError
+from hypha_rpc import connect_to_server
 
+from bioengine_runtime.access import Caller
+from bioengine_runtime.app_folder import MAX_BYTES, MAX_FILES, inside, manifest_of, read_folder
 from bioengine_runtime.apps.errors import BadApp, UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
-from bioengine_runtime.contract.manifest import AppManifest
-from bioengine_runtime.door import in_words
 from bioengine_runtime.hypha_session import HyphaSession
+from bioengine_runtime.shelf import Shelf, is_missing, sizes, soon
+from bioengine_runtime.transfer import TIMEOUT_S, download
 
-COLLECTION = "applications"
-MANIFEST = "manifest.yaml"
-MAX_BYTES = 100 * 1024**2
-MAX_FILES = 2000
-AT_ONCE = 8
-PAGE = 1000
-TIMEOUT_S = 60.0
+MANAGER = "public/artifact-manager"
+NEWEST = "latest"
+"""What some clients say for the newest version, and Hypha too; the other word it knows, `stage`, names no version."""
 
 
 class HyphaArtifacts:
@@ -38,226 +28,110 @@ class HyphaArtifacts:
 
     def __init__(self, session: HyphaSession) -> None:
         self._session = session
-        self._uploading = asyncio.Lock()
+        # Hypha stages one version per artifact at a time.
+        self._uploading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def fetch(self, artifact_id: str, version: str) -> ArtifactFiles:
         """Every file of one version, with the manifest it carries. Raises UnknownApp or BadApp."""
         manager = await self._manager()
+        place = f"{artifact_id} {version}"
         try:
-            sizes = await self._sizes(manager, artifact_id, "", {"version": version})
+            found = await sizes(manager, artifact_id, version=version)
         except Exception as error:
-            raise _unknown(error, f"{artifact_id} {version}") from None
-        if sum(sizes.values()) > MAX_BYTES or len(sizes) > MAX_FILES:
-            raise BadApp(f"{artifact_id} {version} is larger than {MAX_BYTES // 1024**2} MB or {MAX_FILES} files")
-        paths = [inside(path) for path in sizes]
-        urls = (
-            await _soon(manager.get_file(artifact_id, file_path=paths, version=version, silent=True)) if paths else {}
-        )
-        files = await _parallel({path: _get(urls[path]) for path in paths})
-        return ArtifactFiles(artifact_id, version, manifest_of(files, f"{artifact_id} {version}"), files)
+            raise _unknown(error, place) from None
+        if sum(found.values()) > MAX_BYTES or len(found) > MAX_FILES:
+            raise BadApp(f"{place} is larger than {MAX_BYTES // 1024**2} MB or {MAX_FILES} files")
+        paths = [inside(path) for path in found]
+        urls = await soon(manager.get_file(artifact_id, file_path=paths, version=version, silent=True)) if paths else {}
+        files = await download({path: urls[path] for path in paths})
+        return ArtifactFiles(artifact_id, version, manifest_of(files, place), files)
 
-    async def newest(self, artifact_id: str) -> str:
-        """The newest committed version."""
-        manager = await self._manager()
+    async def version(self, artifact_id: str, wanted: str | None) -> str:
+        """The name of a committed version: this one, or the newest. Raises UnknownApp saying which there are."""
+        record = await self.record(artifact_id)
+        names = [one["version"] for one in record["versions"] or ()]
+        if not names:
+            raise UnknownApp(f"{artifact_id} has no committed version")
+        if wanted in (None, NEWEST):
+            return names[-1]
+        if wanted not in names:
+            raise UnknownApp(f"{artifact_id} has no version {wanted}; there are {', '.join(names)}")
+        return wanted
+
+    async def record(self, artifact_id: str) -> dict[str, Any]:
+        """The whole record of an artifact. Raises UnknownApp."""
         try:
-            record = await _soon(manager.read(artifact_id, silent=True))
+            record = await (await self._shelf()).record(artifact_id)
         except Exception as error:
             raise _unknown(error, artifact_id) from None
-        if not record.get("versions"):
-            raise UnknownApp(f"{artifact_id} has no committed version")
-        return max(record["versions"], key=lambda one: one.get("created_at") or 0)["version"]
+        if record is None:
+            raise UnknownApp(f"Artifact with ID '{artifact_id}' does not exist.")
+        return record
+
+    async def all(self) -> dict[str, dict[str, Any]]:
+        """Every app of the worker's workspace: id → {manifest: its whole record, files: names at its root}."""
+        return await (await self._shelf()).all()
+
+    async def delete(self, artifact_id: str) -> None:
+        """Remove an app of the worker's workspace with all its versions."""
+        shelf = await self._shelf()
+        async with self._alone(artifact_id):
+            await shelf.delete(artifact_id)
 
     async def upload(self, items: Sequence[Mapping[str, Any]], created_by: str) -> str:
-        """Store a folder as the version its manifest names; answers the artifact id."""
-        files = {inside(str(item.get("name", ""))): content_of(item) for item in items}
-        manifest = manifest_of(files, "upload")
-        async with self._uploading:
-            return await self._store(files, manifest, created_by)
+        """Keep an app folder in the worker's workspace; answers the artifact id."""
+        return await self._store(await self._shelf(), self._session.workspace, items, created_by)
 
-    async def _store(self, files: Mapping[str, bytes], manifest: AppManifest, created_by: str) -> str:
-        manager = await self._manager()
-        artifact_id = f"{self._session.workspace}/{manifest.id}"
-        record = await self._record(manager, artifact_id)
-        if record and any(one["version"] == manifest.version for one in record["versions"] or ()):
-            raise BadApp(
-                f"{artifact_id} {manifest.version} exists and is never overwritten; raise `version` in {MANIFEST}"
-            )
-        await self._stage(manager, artifact_id, record, manifest, created_by)
-        urls = await _soon(manager.put_file(artifact_id, file_path=list(files)))
-        await _parallel({path: _put(urls[path], content) for path, content in files.items()})
-        arrived = await self._sizes(manager, artifact_id, "", {"stage": True})
-        if arrived != {path: len(content) for path, content in files.items()}:
-            raise RuntimeError(f"{artifact_id} {manifest.version} did not arrive as it was sent; upload it again")
-        await _soon(manager.commit(artifact_id, version=manifest.version))
-        return artifact_id
+    async def upload_as(self, caller: Caller, items: Sequence[Mapping[str, Any]], *, workspace: str, token: str) -> str:
+        """Keep an app folder in a workspace of the caller's, with their own rights there and none of ours."""
+        async with self._connected_as(caller, workspace, token) as server:
+            shelf = Shelf(await soon(server.get_service(MANAGER)), workspace)
+            return await self._store(shelf, workspace, items, caller.user_id or "")
 
-    async def _stage(
-        self, manager: Any, artifact_id: str, record: Mapping[str, Any] | None, manifest: AppManifest, created_by: str
-    ) -> None:
-        document = {**manifest.model_dump(mode="json", exclude_none=True), "created_by": created_by}
-        config = view_config(manifest.frontend_entry)
-        if record is None:
-            await self._ensure_collection(manager)
-            parent = f"{self._session.workspace}/{COLLECTION}"
-            await _soon(
-                manager.create(
-                    alias=manifest.id,
-                    parent_id=parent,
-                    type="application",
-                    manifest=document,
-                    config=config,
-                    stage=True,
-                )
-            )
-            return
-        if record.get("staging"):
-            raise BadApp(f"somebody else is changing {artifact_id}; commit or discard that first")
-        # A config that is given replaces the whole one, permissions included.
-        merged = {"config": {**(record.get("config") or {}), **config}} if config else {}
-        await _soon(manager.edit(artifact_id, manifest=document, version="new", stage=True, **merged))
+    async def _store(self, shelf: Shelf, workspace: str, items: Sequence[Mapping[str, Any]], created_by: str) -> str:
+        folder = await asyncio.to_thread(read_folder, items)
+        async with self._alone(f"{workspace}/{folder.manifest.id}"):
+            return await shelf.store(folder, created_by)
 
-    async def _ensure_collection(self, manager: Any) -> None:
-        if await self._record(manager, f"{self._session.workspace}/{COLLECTION}") is None:
-            await _soon(
-                manager.create(
-                    alias=COLLECTION,
-                    type="collection",
-                    manifest={"name": "Applications", "description": "BioEngine applications"},
-                    config={"permissions": {"*": "r"}},
-                )
-            )
-
-    async def _record(self, manager: Any, artifact_id: str) -> Mapping[str, Any] | None:
+    @asynccontextmanager
+    async def _connected_as(self, caller: Caller, workspace: str, token: str) -> AsyncIterator[Any]:
+        """The token is used once and kept nowhere. Raises PermissionError when it is not this caller's."""
+        config = {
+            "server_url": self._session.address.server_url,
+            "workspace": workspace,
+            "token": token,
+            "logger": None,  # its log lines quote whole messages
+        }
         try:
-            return await _soon(manager.read(artifact_id, silent=True))
-        except Exception as error:
-            if "does not exist" in str(error):
-                return None
-            raise
+            server = await asyncio.wait_for(connect_to_server(config), TIMEOUT_S)
+        except Exception:  # its text may quote the token
+            raise PermissionError(f"hypha_token: Hypha does not accept it for the workspace {workspace}") from None
+        try:
+            if not _belongs_to(server.config.user, caller):
+                raise PermissionError("hypha_token: it is not the caller's own; connect with it and call again")
+            yield server
+        finally:
+            await asyncio.wait_for(server.disconnect(), TIMEOUT_S)
 
-    async def _sizes(self, manager: Any, artifact_id: str, folder: str, which: dict[str, Any]) -> dict[str, int]:
-        """Size by path, sub-folders included."""
-        found: dict[str, int] = {}
-        below: list[str] = []
-        for offset in range(0, MAX_FILES + PAGE, PAGE):
-            items = await _soon(
-                manager.list_files(artifact_id, dir_path=folder or None, limit=PAGE, offset=offset, **which)
-            )
-            for item in items:
-                path = f"{folder}/{item['name']}".lstrip("/")
-                if item["type"] == "directory":
-                    below.append(inside(path))
-                else:
-                    found[inside(path)] = int(item["size"])
-            if len(items) < PAGE:
-                break
-        for path in below:
-            found |= await self._sizes(manager, artifact_id, path, which)
-        return found
+    @asynccontextmanager
+    async def _alone(self, artifact_id: str) -> AsyncIterator[None]:
+        lock = self._uploading.setdefault(artifact_id, asyncio.Lock())
+        async with lock:
+            yield
+
+    async def _shelf(self) -> Shelf:
+        return Shelf(await self._manager(), self._session.workspace)
 
     async def _manager(self) -> Any:
         server = await asyncio.wait_for(self._session.connected(), TIMEOUT_S)
-        return await _soon(server.get_service("public/artifact-manager"))
+        return await soon(server.get_service(MANAGER))
 
 
-def inside(path: str) -> str:
-    """The path, if it names something below the folder it is joined to."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or "\\" in path or "\0" in path or {"..", "."} & set(path.split("/")):
-        raise BadApp(f'"{path}" is not a path inside an app folder')
-    return path
-
-
-def content_of(item: Mapping[str, Any]) -> bytes:
-    """Bytes of one uploaded item; base64 may carry a `data:…,` prefix."""
-    content, kind = item.get("content"), item.get("type", "text")
-    if isinstance(content, bytes):
-        return content
-    if not isinstance(content, str) or kind not in ("text", "base64"):
-        raise BadApp(f'{item.get("name")}: needs `content` as text and a `type` of "text" or "base64"')
-    if kind == "text":
-        return content.encode()
-    try:
-        return base64.b64decode(content.split(",", 1)[-1] if content.startswith("data:") else content, validate=True)
-    except binascii.Error:
-        raise BadApp(f"{item.get('name')}: content is not base64") from None
-
-
-def manifest_of(files: Mapping[str, bytes], where: str) -> AppManifest:
-    """The manifest a folder carries."""
-    if MANIFEST not in files:
-        raise BadApp(f"{where}: there is no {MANIFEST}")
-    try:
-        return AppManifest.model_validate(yaml.safe_load(files[MANIFEST]))
-    except yaml.YAMLError as error:
-        raise BadApp(f"{where}: {MANIFEST} is not YAML: {error}") from None
-    except ValidationError as error:
-        raise BadApp(f"{where}: {MANIFEST}: {in_words(error)}") from None
-
-
-def view_config(frontend_entry: str | None) -> dict[str, Any]:
-    """How Hypha serves an app's page under `/{workspace}/view/{alias}/`."""
-    if not frontend_entry:
-        return {}
-    folder, _, index = frontend_entry.rpartition("/")
-    return {"view_config": {"branch": "main", "root_directory": folder, "headers": {}, "index": index}}
-
-
-async def _parallel(work: Mapping[str, Any]) -> dict[str, Any]:
-    """Every coroutine, a few at a time, by its path; the first failure ends the rest."""
-    free = asyncio.Semaphore(AT_ONCE)
-    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
-
-        async def one(do: Any) -> Any:
-            async with free:
-                return await do(client)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = {path: group.create_task(one(do)) for path, do in work.items()}
-        except* (httpx.HTTPError, RuntimeError) as errors:
-            raise RuntimeError(f"the artifact store failed: {errors.exceptions[0]}") from None
-    return {path: task.result() for path, task in tasks.items()}
-
-
-class _StoreTrouble(RuntimeError):
-    """The store's own fault, which may be gone the next time (two first files of a folder at once trouble rclone)."""
-
-
-_patiently = stamina.retry(on=(httpx.TransportError, _StoreTrouble), attempts=5, wait_initial=0.2, wait_max=5.0)
-
-
-def _get(url: str) -> Any:
-    @_patiently
-    async def do(client: httpx.AsyncClient) -> bytes:
-        response = await client.get(url)
-        return _ok(response).content
-
-    return do
-
-
-def _put(url: str, content: bytes) -> Any:
-    @_patiently
-    async def do(client: httpx.AsyncClient) -> None:
-        _ok(await client.put(url, content=content))
-
-    return do
-
-
-def _ok(response: httpx.Response) -> httpx.Response:
-    if response.is_server_error:
-        raise _StoreTrouble(f"HTTP {response.status_code}")
-    if not response.is_success:  # not raise_for_status: its text holds the signed URL
-        raise RuntimeError(f"HTTP {response.status_code}")
-    return response
-
-
-async def _soon(question: Any) -> Any:
-    return await asyncio.wait_for(question, TIMEOUT_S)
+def _belongs_to(user: Mapping[str, Any], caller: Caller) -> bool:
+    """A token that Hypha made from another one has an id of its own, and the first one's as `parent`."""
+    names = {user.get("id"), user.get("parent"), user.get("email")}
+    return not caller.anonymous and not caller.names().isdisjoint(name for name in names if name)
 
 
 def _unknown(error: Exception, what: str) -> Exception:
-    missing = any(
-        words in str(error) for words in ("does not exist", "not found", "does not have", "Permission denied")
-    )
-    return UnknownApp(f"{what} is not there, or the worker may not read it") if missing else error
+    return UnknownApp(f"{what} is not there, or the worker may not read it") if is_missing(error) else error

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
-
-import ray
 
 from bioengine_runtime.access import EVERYBODY, Caller, is_admin, owns, users_of
 from bioengine_runtime.apps.errors import UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
 from bioengine_runtime.apps.record import Running, read_records
 from bioengine_runtime.contract.base import ENTIRE
+from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import AppState, NodeState, Provenance
 from bioengine_runtime.door import Invalid
-from bioengine_runtime.nodes import cluster_summary
-from bioengine_runtime.operations import BIOENGINE_VERSION, Operations, WorkerFacts
-from bioengine_runtime.status_view import app_status, not_running
+from bioengine_runtime.operations import Operations, WorkerFacts
+from bioengine_runtime.status_view import app_status, not_running, unread, worker_status
 from bioengine_runtime.wishes import readable_id, resolve
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.3
+NODES_WITHIN_S = 10.0
 
 
 class Store(Protocol):
     """Where app folders are kept."""
 
     async def fetch(self, artifact_id: str, version: str) -> ArtifactFiles: ...
-    async def newest(self, artifact_id: str) -> str: ...
+    async def version(self, artifact_id: str, wanted: str | None) -> str: ...
+    async def record(self, artifact_id: str) -> dict[str, Any]: ...
+    async def all(self) -> dict[str, dict[str, Any]]: ...
+    async def delete(self, artifact_id: str) -> None: ...
     async def upload(self, items: Sequence[Mapping[str, Any]], created_by: str) -> str: ...
+    async def upload_as(
+        self, caller: Caller, items: Sequence[Mapping[str, Any]], *, workspace: str, token: str
+    ) -> str: ...
 
 
 class Logs(Protocol):
@@ -47,6 +57,7 @@ class Desk:
         nodes: Callable[[], list[NodeState]],
         admins: Callable[[], Sequence[str]],
         key: bytes,
+        records: Callable[[], Awaitable[Mapping[str, Running]]] = read_records,
     ) -> None:
         self._operations = operations
         self._logs = logs
@@ -55,95 +66,138 @@ class Desk:
         self._nodes = nodes
         self._admins = admins
         self._key = key
+        self._records = records
 
-    async def upload(self, caller: Caller, files: list[dict[str, Any]], workspace: str | None) -> str:
-        if workspace not in (None, self._facts().workspace):
-            raise Invalid(f"workspace: this worker uploads to {self._facts().workspace} only")
+    async def upload(
+        self, caller: Caller, files: list[dict[str, Any]], workspace: str | None, hypha_token: str | None
+    ) -> str:
+        own = self._facts().workspace
+        if hypha_token and workspace:
+            return await self._store.upload_as(caller, files, workspace=workspace, token=hypha_token)
+        if hypha_token:
+            raise Invalid("workspace: say into which one, when you upload with a hypha_token of your own")
+        if workspace not in (None, own):
+            raise Invalid(
+                f"hypha_token: needed for the workspace {workspace}; without one this worker uploads to {own}"
+            )
         return await self._store.upload(files, caller.user_id or "")
+
+    async def all_apps(self) -> dict[str, Any]:
+        return await self._store.all()
+
+    async def app_record(self, artifact_id: str) -> dict[str, Any]:
+        return await self._store.record(self._artifact_id(artifact_id))
+
+    async def delete(self, caller: Caller, artifact_id: str) -> None:
+        full_id = self._artifact_id(artifact_id)
+        await self._store.delete(full_id)
+        log.info("event=app_deleted artifact=%s by=%s", full_id, caller.name())
 
     async def deploy(self, caller: Caller, wish: dict[str, Any]) -> str:
         states = await self._by_id()
         artifact_id = self._artifact_id(wish["artifact_id"])
-        version = wish.get("version") or await self._store.newest(artifact_id)
+        version = await self._store.version(artifact_id, wish.get("version"))
         app_id = wish.get("application_id") or readable_id(states)
-        artifact = await self._store.fetch(artifact_id, version)
+        running = states.get(app_id)
         wanted = resolve(
             wish,
             app_id=app_id,
             artifact_id=artifact_id,
             version=version,
-            default_users=artifact.manifest.authorized_users or [],
-            running=states.get(app_id),
+            default_users=[] if running else await self._users_of(artifact_id, version),
+            running=running,
             key=self._key,
         )
-        before = states[app_id].provenance if app_id in states else None
+        before = running.provenance if running else None
         # An update by hand does not change whose app it is: its owner sees, and may undo, what was done to it.
         owner = before.owner if before else caller.owner()
-        provenance = Provenance(owner=owner, source=artifact_id, commit=version)
-        await self._operations.apply(wanted.spec, wanted.secrets, wanted.fingerprints, provenance, None)
+        provenance = Provenance(owner=owner, source=artifact_id, commit=version, by=caller.name())
+        changed = await self._operations.apply(wanted.spec, wanted.secrets, wanted.fingerprints, provenance, None)
+        what = "deployed" if changed else "unchanged"
+        log.info("event=%s app=%s artifact=%s version=%s by=%s", what, app_id, artifact_id, version, caller.name())
         return app_id
 
-    async def stop(self, caller: Caller, app_id: str) -> None:  # noqa: ARG002
+    async def stop(self, caller: Caller, app_id: str) -> None:
         state = (await self._by_id()).get(app_id)
         if state is None:
             raise UnknownApp(f"{app_id} is not currently deployed")
-        owner = state.provenance.owner if state.provenance else ""
-        await self._operations.remove(app_id, owner=owner, expected=None)
+        await self._stop(caller, state)
+
+    async def stop_all(self, caller: Caller, timeout_s: float) -> None:
+        """Stop them side by side and wait until they are gone. Raises TimeoutError naming those that are not."""
+        apps = await self._by_id()
+        await asyncio.gather(*(self._stop(caller, state) for state in apps.values()))
+        deadline = time.monotonic() + timeout_s
+        while left := sorted(apps.keys() & (await self._by_id()).keys()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{', '.join(left)}: told to stop, and not gone within {timeout_s:g} s")
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def app_status(
         self, caller: Caller, app_ids: list[str] | None, logs_tail: int, previous: int
     ) -> dict[str, Any]:
-        states, running = await self._by_id(), await read_records()
-        answer: dict[str, Any] = {}
-        for app_id in app_ids if app_ids is not None else states:
-            state = states.get(app_id)
-            if state is None:
-                answer[app_id] = not_running(app_id)
-            else:
-                answer[app_id] = await self._status_of(caller, state, running.get(app_id), logs_tail, previous)
-        return answer
+        states, running = await self._by_id(), await self._records()
+        asked = list(dict.fromkeys(app_ids)) if app_ids is not None else list(states)
+
+        async def one(app_id: str) -> dict[str, Any]:
+            if (state := states.get(app_id)) is None:
+                return not_running(app_id)
+            return await self._status_of(caller, state, running.get(app_id), logs_tail, previous)
+
+        return dict(zip(asked, await asyncio.gather(*map(one, asked)), strict=True))
 
     async def status(self, caller: Caller) -> dict[str, Any]:
-        facts, admin = self._facts(), is_admin(caller, self._admins())
-        return {
-            "service_start_time": facts.started_at,
-            "service_uptime": time.time() - facts.started_at,
-            "bioengine_version": BIOENGINE_VERSION,
-            "ray_version": ray.__version__,
-            "worker_mode": facts.mode,
-            "workspace": facts.workspace,
-            "client_id": facts.client_id,
-            "ray_cluster": {
-                "head_address": facts.ray_address if admin else None,
-                "start_time": "N/A",
-                "mode": facts.mode,
-                **cluster_summary(await asyncio.to_thread(self._nodes), addresses=admin),
-            },
-            "admin_users": list(self._admins()) if admin else [],
-            "geo_location": dict.fromkeys(
-                ("region", "country_name", "country_code", "latitude", "longitude", "timezone")
-            ),
-            "is_ready": True,
-        }
+        """Also while Ray is away: then without nodes, and not ready."""
+        facts, nodes = self._facts(), None
+        if facts.ray_reachable:
+            try:
+                nodes = await asyncio.wait_for(asyncio.to_thread(self._nodes), NODES_WITHIN_S)
+            except Exception as error:  # whatever keeps Ray from answering, we can still say that it does not
+                log.warning("event=ray_silent error=%s", type(error).__name__)
+        return worker_status(facts, nodes, self._admins(), time.time(), insider=is_admin(caller, self._admins()))
+
+    async def _stop(self, caller: Caller, state: AppState) -> None:
+        """An admin may stop any app of this worker; whose it is only matters to reconcilers."""
+        owner = state.provenance.owner if state.provenance else ""
+        await self._operations.remove(state.app_id, owner=owner, expected=None)
+        log.info("event=stopped app=%s by=%s", state.app_id, caller.name())
 
     async def _status_of(
         self, caller: Caller, state: AppState, running: Running | None, logs_tail: int, previous: int
     ) -> dict[str, Any]:
         insider = self._is_insider(caller, state)
-        logs = await self._logs.logs(state.app_id, logs_tail, previous) if insider else {}
-        return app_status(state, running, logs, insider=insider)
+        return app_status(
+            state,
+            running,
+            await self._logs_of(running, logs_tail, previous) if running and insider else {},
+            rtc_service_id=self._operations.rtc_service_id(state.app_id),
+            worker_started_at=self._facts().started_at,
+            insider=insider,
+        )
+
+    async def _logs_of(self, running: Running, tail: int, previous: int) -> dict[str, Any]:
+        """Logs are extra: what keeps them away must not keep the status."""
+        try:
+            return await self._logs.logs(running.app_id, tail, previous)
+        except Exception as error:
+            log.warning("event=logs_unread app=%s error=%s", running.app_id, type(error).__name__)
+            return unread(running.deployments, f"the logs could not be read: {type(error).__name__}")
 
     def _is_insider(self, caller: Caller, state: AppState) -> bool:
-        """Admins, the deployer, and those the app names; an app open to everybody names nobody."""
+        """Admins, the deployer, and those whom the app names for all of it; one open to everybody names nobody."""
         owner = state.provenance.owner if state.provenance else None
         if is_admin(caller, self._admins()) or owns(caller, owner):
             return True
         named = set(users_of(ENTIRE, state.spec.authorized_users if state.spec else None)) - {EVERYBODY}
-        return not caller.names().isdisjoint(named)
+        return not caller.anonymous and not caller.names().isdisjoint(named)
 
     async def _by_id(self) -> dict[str, AppState]:
         """The apps of this worker; what else runs in Serve is not its to tell."""
         return {state.app_id: state for state in await self._operations.states() if state.spec is not None}
+
+    async def _users_of(self, artifact_id: str, version: str) -> AuthorizedUsers:
+        """Whom the author lets call the app: nobody, when the manifest does not say."""
+        return (await self._store.fetch(artifact_id, version)).manifest.authorized_users or []
 
     def _artifact_id(self, text: str) -> str:
         return text if "/" in text else f"{self._facts().workspace}/{text}"

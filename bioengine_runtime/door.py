@@ -48,10 +48,16 @@ def checked(model: type[BaseModel], args: tuple[Any, ...], kwargs: Mapping[str, 
     if twice := sorted(given.keys() & kwargs.keys()):
         raise Invalid(f"{twice[0]}: given twice, by position and by name")
     try:
-        valid = model.model_validate({**given, **kwargs})
+        valid = model.model_validate(_said({**given, **kwargs}, model))
     except ValidationError as error:
         raise Invalid(in_words(error)) from None
     return {name: getattr(valid, name) for name in names}
+
+
+def _said(given: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """What was really said: None for what may be left out is the same as leaving it out."""
+    optional = {name for name, field in model.model_fields.items() if not field.is_required()}
+    return {name: value for name, value in given.items() if value is not None or name not in optional}
 
 
 def in_words(error: ValidationError) -> str:
@@ -95,11 +101,12 @@ _unowned: set[asyncio.Task[Any]] = set()
 
 def plain(error: BaseException) -> Exception:
     """The error's own type and message with nothing attached, fit to be sent."""
-    kind = type(error)
+    # Clients know a wrong argument as a ValueError.
+    name = ValueError.__name__ if isinstance(error, Invalid) else type(error).__name__
     if not isinstance(error, Exception):
-        return RuntimeError(f"{kind.__name__}: {error}")
+        return RuntimeError(f"{name}: {error}")
     # A fresh class of the same name: rebuilding the original could need arguments we do not have.
-    same_name = type(kind.__name__, (Exception,), {"__module__": "builtins"})
+    same_name = type(name, (Exception,), {"__module__": "builtins"})
     bare = same_name(str(error))
     bare.__suppress_context__ = True
     return bare
@@ -113,29 +120,38 @@ def refusal(error: Exception) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """How a method is exposed: admins only or everybody; a "no" raised, or answered as a value."""
+    """How a method is exposed: admins only or everybody; a "no" raised, or answered as a value; another name it has."""
 
     admin: bool
     refusals_are_values: bool
+    also: str | None
 
 
-def exposed(*, admin: bool = False, refusals_are_values: bool = False) -> Callable[[Method], Method]:
-    """Mark a method `async def name(self, caller, …)` as part of the service."""
+def exposed(
+    *, admin: bool = False, refusals_are_values: bool = False, also: str | None = None
+) -> Callable[[Method], Method]:
+    """Mark a method `async def name(self, caller, …)` as part of the service; `also` is a second spelling of it."""
 
     def mark(function: Method) -> Method:
-        setattr(function, _MARK, Exposed(admin, refusals_are_values))
+        setattr(function, _MARK, Exposed(admin, refusals_are_values, also))
         return function
 
     return mark
 
 
 def remote_methods(service: object, authorize: Callable[[Caller, str], None]) -> dict[str, Callable[..., Any]]:
-    """The marked methods of an object as functions for hypha-rpc, each with its schema."""
+    """The marked methods of an object as functions for hypha-rpc, each with its schema, under every name they have."""
+    marked = {name: getattr(function, _MARK) for name, function in vars(type(service)).items() if _is_marked(function)}
     return {
-        name: _remote(name, getattr(service, name), getattr(function, _MARK), authorize)
-        for name, function in vars(type(service)).items()
-        if hasattr(function, _MARK)
+        spelling: _remote(spelling, getattr(service, name), how, authorize)
+        for name, how in marked.items()
+        for spelling in (name, how.also)
+        if spelling
     }
+
+
+def _is_marked(function: object) -> bool:
+    return hasattr(function, _MARK)
 
 
 def _remote(

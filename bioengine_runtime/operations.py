@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import ray
 
+from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.apps.record import Running, read_records
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import AppState, NodeState, Prepared, Provenance, WorkerMode, WorkerState
@@ -20,6 +21,7 @@ from bioengine_runtime.gateway.names import is_gateway
 log = logging.getLogger(__name__)
 
 BIOENGINE_VERSION = version("bioengine-gitops")
+RTC_SUFFIX = "-rtc"
 SecretTable = Mapping[str, Mapping[str, str]]
 
 
@@ -94,12 +96,16 @@ class Operations:
             state.model_copy(
                 update={
                     "service_id": service_ids.get(state.app_id),
-                    "static_site_url": self._page(running.get(state.app_id), service_ids.get(state.app_id)),
+                    "static_site_url": self._page(running.get(state.app_id), service_ids),
                 }
             )
             for state in states
             if not is_gateway(state.app_id)
         ]
+
+    def rtc_service_id(self, app_id: str) -> str | None:
+        """Where an app takes WebRTC connections, as of the last look at the apps."""
+        return self._service_ids.get(rtc_name(app_id))
 
     async def prepare(self, spec: AppSpec, wait_s: float) -> Prepared:
         return await self._apps.prepare(spec, wait_s)
@@ -112,6 +118,8 @@ class Operations:
         provenance: Provenance,
         expected: str | None,
     ) -> bool:
+        if reason := reserved(spec.app_id, self._facts().service_id):
+            raise Refused(f"{spec.app_id} {reason}; give the app another id")
         return await self._apps.apply(spec, secrets, fingerprints, provenance, expected)
 
     async def remove(self, app_id: str, *, owner: str, expected: str | None) -> None:
@@ -124,11 +132,29 @@ class Operations:
             log.warning("event=gateway_silent error=%s", type(error).__name__)
         return self._service_ids
 
-    def _page(self, running: Running | None, service_id: str | None) -> str | None:
+    def _page(self, running: Running | None, service_ids: Mapping[str, str]) -> str | None:
         record = running.record if running else None
-        if record is None or not record.frontend_entry or service_id is None:
+        if record is None or not record.frontend_entry or record.spec.app_id not in service_ids:
             return None
-        facts = self._facts()
+        facts, app_id = self._facts(), record.spec.app_id
         workspace, alias = record.spec.artifact_id.split("/", 1)
-        query = urlencode({"server": facts.public_url, "ws_service_id": service_id})
-        return f"{facts.public_url}/{workspace}/view/{alias}/?{query}"
+        query = {"server": facts.public_url, "ws_service_id": service_ids[app_id]}
+        if rtc := service_ids.get(rtc_name(app_id)):
+            query["webrtc_service_id"] = rtc
+        return f"{facts.public_url}/{workspace}/view/{alias}/?{urlencode(query)}"
+
+
+def rtc_name(app_id: str) -> str:
+    """Under which name the gateway offers an app's WebRTC service."""
+    return f"{app_id}{RTC_SUFFIX}"
+
+
+def reserved(app_id: str, worker_service_id: str) -> str | None:
+    """Why an app cannot have this id although it is written like one: somebody would be found by two services."""
+    if app_id == worker_service_id.rsplit(":", 1)[-1]:
+        return "is the name of the worker's own service"
+    if app_id.endswith(RTC_SUFFIX):
+        return f"ends with {RTC_SUFFIX}, as the WebRTC services of apps do"
+    if is_gateway(app_id):
+        return "is the name of a gateway"
+    return None

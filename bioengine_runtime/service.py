@@ -15,20 +15,21 @@ fault: `{"error": {"kind": "Refused" | "Invalid" | "Denied", "message": text}}`.
 `spec` is an AppSpec, `provenance` a Provenance, `secrets` class or * → NAME → value, `fingerprints` Class/NAME → hash,
 `expected` the digest that must run now ("" for none; None does not check).
 
-For people: upload_app, deploy_app, stop_app, get_app_status, get_status, check_access. These raise; the text of the
-error ends with a line `<Type>: <message>`; for a "no" the type is PermissionError, Invalid or one of apps/errors.py.
+All other methods are for people. They raise; the text of the error ends with a line `<Type>: <message>`; for a "no"
+the type is PermissionError, ValueError (an argument) or one of apps/errors.py. `None` for what may be left out is as
+good as leaving it out. Some have a second, older spelling, which is the same method.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, WithJsonSchema
 
 from bioengine_runtime.access import Caller, is_admin
 from bioengine_runtime.apps.errors import Refused
-from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.app import AppSpec, IceServer
 from bioengine_runtime.contract.base import AppId
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
@@ -37,6 +38,10 @@ from bioengine_runtime.door import exposed, remote_methods
 SERVICE_TYPE = "bioengine-worker"
 SecretTable = dict[str, dict[str, str]]
 PerClass = dict[str, dict[str, Any]]
+ArtifactId = Annotated[str, StringConstraints(pattern=r"^([^/\s]+/)?[^/\s]+$")]
+"""workspace/alias, or an alias in the worker's own workspace."""
+Version = Annotated[str, StringConstraints(pattern=r"^[^/\s]+$")]
+OnLine = Annotated[Callable[..., Any], WithJsonSchema({"description": "Called with every line as it is written."})]
 
 
 class ForReconciler(Protocol):
@@ -58,9 +63,15 @@ class ForReconciler(Protocol):
 class ForPeople(Protocol):
     """What stands behind the methods for people."""
 
-    async def upload(self, caller: Caller, files: list[dict[str, Any]], workspace: str | None) -> str: ...
+    async def upload(
+        self, caller: Caller, files: list[dict[str, Any]], workspace: str | None, hypha_token: str | None
+    ) -> str: ...
+    async def all_apps(self) -> dict[str, Any]: ...
+    async def app_record(self, artifact_id: str) -> dict[str, Any]: ...
+    async def delete(self, caller: Caller, artifact_id: str) -> None: ...
     async def deploy(self, caller: Caller, wish: dict[str, Any]) -> str: ...
     async def stop(self, caller: Caller, app_id: str) -> None: ...
+    async def stop_all(self, caller: Caller, timeout_s: float) -> None: ...
     async def app_status(
         self, caller: Caller, app_ids: list[str] | None, logs_tail: int, previous: int
     ) -> dict[str, Any]: ...
@@ -172,42 +183,142 @@ class WorkerService:
         raise Refused(f"this worker starts no SLURM jobs, so there is nothing to keep between {min} and {max}")
 
     @exposed()
+    async def get_status(self, caller: Caller) -> dict[str, Any]:
+        """The worker and its cluster; who the admins are, and addresses, are told to admins only."""
+        return await self._people.status(caller)
+
+    @exposed()
+    async def check_access(self, caller: Caller) -> bool:
+        """Whether the caller is an admin of this worker."""
+        return is_admin(caller, self._admins())
+
+    @exposed()
+    async def list_datasets(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002
+        """Datasets by id: none, as no data server belongs to this worker."""
+        return {}
+
+    @exposed(admin=True)
+    async def stop_worker(self, caller: Caller, blocking: bool = False) -> None:  # noqa: ARG002
+        """End the worker. Blocking: answers when it has withdrawn everything; otherwise at once."""
+        await self._machine.stop_worker(blocking)
+
+    @exposed(admin=True)
+    async def get_logs(self, caller: Caller, tail: Annotated[int, Field(ge=0)] = 100) -> list[str]:  # noqa: ARG002
+        """The last lines of the worker's own log; 0 for all of them."""
+        return await self._machine.logs(tail)
+
+    @exposed(admin=True, also="execute_python_code")
+    async def run_code(
+        self,
+        caller: Caller,  # noqa: ARG002
+        code: str | None = None,
+        function_name: str = "analyze",
+        func_bytes: bytes | None = None,
+        mode: Literal["source", "pickle"] = "source",
+        args: list[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        remote_options: dict[str, Any] | None = None,
+        write_stdout: OnLine | None = None,
+        write_stderr: OnLine | None = None,
+        timeout: Annotated[int, Field(gt=0)] = 180,
+    ) -> dict[str, Any]:
+        """Run a function on the cluster, in a process of its own: by its source, or pickled with cloudpickle.
+
+        Answers {result, stdout, stderr} or {error, traceback, stdout, stderr}. `timeout` in seconds ends the task.
+        """
+        return await self._machine.run_code(
+            code=code,
+            function_name=function_name,
+            func_bytes=func_bytes,
+            mode=mode,
+            args=args,
+            kwargs=kwargs,
+            remote_options=remote_options,
+            write_stdout=write_stdout,
+            write_stderr=write_stderr,
+            timeout=timeout,
+        )
+
+    @exposed(admin=True)
+    async def list_app_directories(self, caller: Caller) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Folders that apps have written into: [{name, path, is_running, size_bytes}]."""
+        return await self._machine.app_directories()
+
+    @exposed(admin=True)
+    async def clear_app_directory(self, caller: Caller, application_id: AppId) -> None:  # noqa: ARG002
+        """Remove the folder of an app that does not run."""
+        await self._machine.clear_app_directory(application_id)
+
+    @exposed(also="save_application")
     async def upload_app(
         self, caller: Caller, files: list[dict[str, Any]], workspace: str | None = None, hypha_token: str | None = None
     ) -> str:
-        """Store an app folder as a new artifact version; answers the artifact id.
+        """Store an app folder as a new version of its artifact; answers the artifact id.
 
-        files: [{name: relative path, content, type: "text" | "base64"}].
+        files: [{name: relative path, content, type: "text" | "base64"}], the whole folder: what is missing is not part
+        of the new version. With `workspace` and `hypha_token` it goes into that workspace of the caller's, as that
+        caller; otherwise into the worker's, which takes an admin. Versions are never changed afterwards: a folder whose
+        manifest names the newest version again, with other files, is kept beside it as `1.0.0-2` and is the newest
+        then; with the same files nothing happens. A version that others have followed cannot be sent again.
         """
-        if hypha_token is not None:
-            raise Refused("uploading with a token of your own is not supported; connect with it and upload yourself")
-        self._authorize(caller, "upload_app")
-        return await self._people.upload(caller, files, workspace)
+        if not (workspace and hypha_token):
+            self._authorize(caller, "upload_app")
+        return await self._people.upload(caller, files, workspace, hypha_token)
 
-    @exposed(admin=True)
+    @exposed(admin=True, also="list_applications")
+    async def list_apps(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002
+        """Apps that can be deployed: artifact id → {manifest: the whole artifact record, files: names at its root}."""
+        return await self._people.all_apps()
+
+    @exposed(admin=True, also="get_application_manifest")
+    async def get_app_manifest(self, caller: Caller, artifact_id: ArtifactId) -> dict[str, Any]:  # noqa: ARG002
+        """The whole record of an artifact; its `manifest` is the app's."""
+        return await self._people.app_record(artifact_id)
+
+    @exposed(admin=True, also="delete_application")
+    async def delete_app(self, caller: Caller, artifact_id: ArtifactId) -> None:
+        """Delete an app of the worker's workspace with all its versions. What was deployed from it runs on."""
+        await self._people.delete(caller, artifact_id)
+
+    @exposed(admin=True, also="run_application")
     async def deploy_app(
         self,
         caller: Caller,
-        artifact_id: Annotated[str, Field(min_length=1)],
-        version: str | None = None,
+        artifact_id: ArtifactId,
+        version: Version | None = None,
         application_id: AppId | None = None,
         application_kwargs: PerClass | None = None,
         application_env_vars: SecretTable | None = None,
         hypha_token: str | None = None,
         disable_gpu: bool | None = None,
         max_ongoing_requests: Annotated[int, Field(ge=1)] | None = None,
+        auto_redeploy: bool | None = None,
+        debug: bool | None = None,
+        ice_servers: list[IceServer] | None = None,
         authorized_users: AuthorizedUsers | None = None,
+        max_queued_requests: Annotated[int, Field(ge=1)] | None = None,
     ) -> str:
-        """Deploy an app, or update the one with this id: what is left out stays as it runs. Answers the app id."""
+        """Deploy an app, or update the one with this id; answers the app id.
+
+        Without an id it is a new app with an id of its own. An update takes what is left out from the app as it runs,
+        secrets and token included, but for the version: that is the newest, unless one is named. What runs exactly so
+        already is left alone. Kwargs and variables go by class name, `*` is every class; a variable `_NAME` is the
+        secret NAME. An app that names no authorized users is open to whoever deploys it and to the worker's admins.
+        """
         wish = {key: value for key, value in locals().items() if key not in ("self", "caller") and value is not None}
         return await self._people.deploy(caller, wish)
 
-    @exposed(admin=True)
+    @exposed(admin=True, also="stop_application")
     async def stop_app(self, caller: Caller, application_id: AppId) -> None:
-        """Stop an app."""
+        """Stop an app; answers when that has begun."""
         await self._people.stop(caller, application_id)
 
-    @exposed()
+    @exposed(admin=True, also="stop_all_applications")
+    async def stop_all_apps(self, caller: Caller, timeout_seconds: Annotated[int, Field(ge=0)] = 180) -> None:
+        """Stop all apps of this worker; answers when they are gone."""
+        await self._people.stop_all(caller, timeout_seconds)
+
+    @exposed(also="get_application_status")
     async def get_app_status(
         self,
         caller: Caller,
@@ -215,15 +326,8 @@ class WorkerService:
         logs_tail: Annotated[int, Field(ge=-1)] = 30,
         n_previous_replica: Annotated[int, Field(ge=-1)] = 0,
     ) -> dict[str, Any]:
-        """Status by app id; logs, variables and parameters only for admins and those who may call the app."""
+        """Status by app id, of all apps when none is named; -1 is all lines, all replicas that are gone.
+
+        Logs, variables, parameters, users and messages only for admins and those whom the app itself names.
+        """
         return await self._people.app_status(caller, application_ids, logs_tail, n_previous_replica)
-
-    @exposed()
-    async def get_status(self, caller: Caller) -> dict[str, Any]:
-        """The worker and its cluster; who the admins are is told to admins only."""
-        return await self._people.status(caller)
-
-    @exposed()
-    async def check_access(self, caller: Caller) -> bool:
-        """Whether the caller is an admin of this worker."""
-        return is_admin(caller, self._admins())

@@ -6,11 +6,12 @@ Law: the AppSpec that results says everything; nothing in it depends on what run
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec, fingerprint
 from bioengine_runtime.contract.base import ENTIRE
@@ -20,6 +21,21 @@ from bioengine_runtime.door import Invalid, in_words
 
 SECRET_PREFIX = "_"
 """A variable `_NAME` reaches the app as the secret NAME."""
+HIDDEN = "*****"
+"""What status shows for a secret; sent back, it leaves the secret as it is."""
+NO_TOKEN = ""
+"""A `hypha_token` that takes the app's token away."""
+TAKEN_OVER = {
+    "application_kwargs": "kwargs",
+    "disable_gpu": "disable_gpu",
+    "max_ongoing_requests": "max_ongoing_requests",
+    "max_queued_requests": "max_queued_requests",
+    "auto_redeploy": "auto_redeploy",
+    "debug": "debug",
+    "ice_servers": "ice_servers",
+    "authorized_users": "authorized_users",
+}
+"""Parameter of `deploy_app` → field of AppSpec that it sets as it is."""
 
 _COLOURS = ("amber", "azure", "coral", "crimson", "indigo", "ivory", "jade", "lilac", "olive", "pearl", "ruby", "teal")
 _ANIMALS = ("badger", "crane", "dolphin", "falcon", "gecko", "heron", "ibis", "lynx", "marten", "otter", "seal", "vole")
@@ -47,50 +63,78 @@ def resolve(
     """The wish over what runs over the defaults. Raises Invalid naming the field."""
     defaults: dict[str, Any] = {"authorized_users": default_users}
     before = running.spec.model_dump(mode="json") if running and running.spec else defaults
-    env, secrets = split_secrets(wish.get("application_env_vars") or {})
+    held = {place: set(names) for place, names in before.get("secrets", {}).items()}
+    env, secrets = split_secrets(wish.get("application_env_vars") or {}, held)
     if token := wish.get("hypha_token"):
         secrets.setdefault(ENTIRE, {})[HYPHA_TOKEN] = token
-    given = {
-        "kwargs": wish.get("application_kwargs"),
-        "env": env if "application_env_vars" in wish else None,
-        "disable_gpu": wish.get("disable_gpu"),
-        "max_ongoing_requests": wish.get("max_ongoing_requests"),
-        "authorized_users": wish.get("authorized_users"),
-    }
+    names = secret_names(wish, held, env, secrets)
     prints = dict(running.secret_fingerprints) if running else {}
-    names = {place: set(held) for place, held in before.get("secrets", {}).items()}
-    for place, values in secrets.items():
-        names.setdefault(place, set()).update(values)
-        prints |= {f"{place}/{name}": fingerprint(key, value) for name, value in values.items()}
+    prints |= {f"{place}/{name}": fingerprint(key, value) for place, name, value in _each(secrets)}
+    given = {field: wish[name] for name, field in TAKEN_OVER.items() if name in wish}
+    if "application_env_vars" in wish:
+        given["env"] = env
     document = {
         **before,
-        **{name: value for name, value in given.items() if value is not None},
+        **given,
         "app_id": app_id,
         "artifact_id": artifact_id,
         "version": version,
-        "secrets": {place: sorted(held) for place, held in names.items()},
+        "secrets": {place: sorted(all_of_it) for place, all_of_it in names.items()},
     }
     try:
-        return Resolved(AppSpec.model_validate(document), secrets, prints)
+        spec = AppSpec.model_validate(document)
+        spec.digest()
     except ValidationError as error:
         raise Invalid(in_words(error)) from None
+    except (TypeError, PydanticSerializationError):
+        raise Invalid(
+            "application_kwargs: only text, numbers, true, false, null, and lists and objects of them"
+        ) from None
+    wanted = {f"{place}/{name}" for place, all_of_it in spec.secrets.items() for name in all_of_it}
+    return Resolved(spec, secrets, {name: print_ for name, print_ in prints.items() if name in wanted})
+
+
+def secret_names(
+    wish: Mapping[str, Any],
+    held: Mapping[str, Collection[str]],
+    env: Mapping[str, Mapping[str, str]],
+    given: Mapping[str, Mapping[str, str]],
+) -> dict[str, set[str]]:
+    """Names by class: those given now and those held, but for what is a plain variable now or was taken away.
+
+    Empty variables take every secret away but the token, an empty token takes the token.
+    """
+    names = {place: set(kept) - env.get(place, {}).keys() for place, kept in held.items()}
+    if wish.get("application_env_vars") == {}:
+        names = {ENTIRE: names.get(ENTIRE, set()) & {HYPHA_TOKEN}}
+    if wish.get("hypha_token") == NO_TOKEN:
+        names[ENTIRE] = names.get(ENTIRE, set()) - {HYPHA_TOKEN}
+    for place, values in given.items():
+        names.setdefault(place, set()).update(values)
+    return names
 
 
 def split_secrets(
-    variables: Mapping[str, Mapping[str, str]],
+    variables: Mapping[str, Mapping[str, str]], known: Mapping[str, Collection[str]]
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-    """Plain variables, and those that are secrets by their name."""
+    """Plain variables, and those that are secrets by their name. What status shows for a secret stands for itself."""
     plain: dict[str, dict[str, str]] = {}
     secret: dict[str, dict[str, str]] = {}
     for place, values in variables.items():
         for name, value in values.items():
-            if name.startswith(SECRET_PREFIX) and len(name) > 1:
-                secret.setdefault(place, {})[name.removeprefix(SECRET_PREFIX)] = value
-            elif name == HYPHA_TOKEN:
-                secret.setdefault(place, {})[name] = value
+            is_secret = name == HYPHA_TOKEN or (name.startswith(SECRET_PREFIX) and len(name) > 1)
+            plain_name = name.removeprefix(SECRET_PREFIX) if is_secret else name
+            if value == HIDDEN and plain_name in known.get(place, ()):
+                continue
+            if is_secret:
+                secret.setdefault(place, {})[plain_name] = value
             else:
                 plain.setdefault(place, {})[name] = value
     return plain, secret
+
+
+def _each(table: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str, str]]:
+    return ((place, name, value) for place, values in table.items() for name, value in values.items())
 
 
 def readable_id(taken: Collection[str]) -> str:

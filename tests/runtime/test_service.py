@@ -19,6 +19,24 @@ STRANGER = {"user": {"id": "bob", "email": "bob@lab.example", "is_anonymous": Fa
 SPEC = {"app_id": "demo", "artifact_id": "w/demo", "version": "1", "authorized_users": ["*"]}
 PROVENANCE = {"owner": "lab", "source": "git", "commit": "c0ffee"}
 
+FOR_ADMINS = (
+    *("stop_worker", "get_logs", "run_code", "execute_python_code", "list_app_directories", "clear_app_directory"),
+    *("list_apps", "list_applications", "get_app_manifest", "get_application_manifest"),
+    *("delete_app", "delete_application", "deploy_app", "run_application"),
+    *("stop_app", "stop_application", "stop_all_apps", "stop_all_applications"),
+)
+OLDER_NAMES = {
+    "save_application": "upload_app",
+    "run_application": "deploy_app",
+    "stop_application": "stop_app",
+    "stop_all_applications": "stop_all_apps",
+    "get_application_status": "get_app_status",
+    "get_application_manifest": "get_app_manifest",
+    "list_applications": "list_apps",
+    "delete_application": "delete_app",
+    "execute_python_code": "run_code",
+}
+
 
 class FakeReconcilerSide:
     def __init__(self) -> None:
@@ -50,14 +68,26 @@ class FakePeopleSide:
     def __init__(self) -> None:
         self.wishes: list[dict[str, Any]] = []
 
-    async def upload(self, caller: Caller, files: list[dict[str, Any]], workspace: str | None) -> str:
-        return f"w/{len(files)}-{caller.user_id}-{workspace}"
+    async def upload(
+        self, caller: Caller, files: list[dict[str, Any]], workspace: str | None, hypha_token: str | None
+    ) -> str:
+        return f"w/{len(files)}-{caller.user_id}-{workspace}-{hypha_token}"
+
+    async def all_apps(self) -> dict[str, Any]:
+        return {"w/demo": {}}
+
+    async def app_record(self, artifact_id: str) -> dict[str, Any]:
+        return {"id": artifact_id}
+
+    async def delete(self, caller: Caller, artifact_id: str) -> None: ...
 
     async def deploy(self, caller: Caller, wish: dict[str, Any]) -> str:  # noqa: ARG002
         self.wishes.append(wish)
         return "demo"
 
     async def stop(self, caller: Caller, app_id: str) -> None: ...
+
+    async def stop_all(self, caller: Caller, timeout_s: float) -> None: ...
 
     async def app_status(
         self, caller: Caller, app_ids: list[str] | None, logs_tail: int, previous: int
@@ -66,6 +96,30 @@ class FakePeopleSide:
 
     async def status(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002
         return {}
+
+
+class FakeMachine:
+    def __init__(self) -> None:
+        self.ran: dict[str, Any] = {}
+
+    async def run_code(self, **call: Any) -> dict[str, Any]:
+        self.ran = call
+        return {"result": 42}
+
+    async def logs(self, tail: int) -> list[str]:
+        return [f"the last {tail}"]
+
+    async def app_directories(self) -> list[dict[str, Any]]:
+        return []
+
+    async def clear_app_directory(self, app_id: str) -> None: ...
+
+    async def stop_worker(self, blocking: bool) -> None: ...
+
+
+@pytest.fixture
+def machine() -> FakeMachine:
+    return FakeMachine()
 
 
 @pytest.fixture
@@ -79,8 +133,9 @@ def people() -> FakePeopleSide:
 
 
 @pytest.fixture
-def service(reconciler: FakeReconcilerSide, people: FakePeopleSide) -> dict[str, Any]:
-    worker = WorkerService(reconciler=reconciler, people=people, admins=lambda: ["admin@lab.example"])
+def service(reconciler: FakeReconcilerSide, people: FakePeopleSide, machine: FakeMachine) -> dict[str, Any]:
+    admins = ["admin@lab.example"]
+    worker = WorkerService(reconciler=reconciler, people=people, machine=machine, admins=lambda: admins)
     return worker.registration("bioengine-worker", "Worker", "")
 
 
@@ -121,13 +176,77 @@ async def test_who_is_no_admin_is_turned_away_before_anything_is_read(
 ) -> None:
     for name in ("observe", "prepare_app", "apply_app", "remove_app", "scale_workers"):
         assert (await service[name](context=context))["error"]["kind"] == "Denied"
-    for name in ("deploy_app", "stop_app"):
-        with pytest.raises(Exception, match="takes an admin") as caught:
+    for name in FOR_ADMINS:
+        with pytest.raises(Exception, match=f"may not call {name} of this worker; it takes an admin") as caught:
             await service[name](context=context)
         assert type(caught.value).__name__ == "PermissionError"
-    with pytest.raises(Exception, match="takes an admin") as caught:
-        await service["upload_app"](files=[], context=context)
-    assert "admin@lab.example" not in str(caught.value)
+        assert "admin@lab.example" not in str(caught.value)
+
+
+async def test_6_2_7_uploading_takes_an_admin_unless_it_goes_into_a_workspace_of_the_callers(
+    service: dict[str, Any],
+) -> None:
+    own = {"workspace": "ws-bob", "hypha_token": "t0ken"}
+    assert await service["save_application"](files=[], **own, context=STRANGER) == "w/0-bob-ws-bob-t0ken"
+    assert await service["upload_app"]([], None, None, context=ADMIN) == "w/0-admin-None-None"
+    for half in ({}, {"workspace": "ws-bob"}, {"hypha_token": "t0ken"}, {"workspace": "", "hypha_token": "t0ken"}):
+        with pytest.raises(Exception, match="takes an admin"):
+            await service["upload_app"](files=[], **half, context=STRANGER)
+
+
+async def test_both_spellings_of_a_method_are_one(service: dict[str, Any]) -> None:
+    for old, new in OLDER_NAMES.items():
+        assert service[old].__schema__["parameters"] == service[new].__schema__["parameters"]
+        assert service[old].__schema__["name"] == old
+    assert await service["run_application"]("w/demo", "1", "x", context=ADMIN) == "demo"
+    assert await service["get_application_manifest"]("w/demo", context=ADMIN) == {"id": "w/demo"}
+
+
+async def test_none_is_as_good_as_saying_nothing(service: dict[str, Any], machine: FakeMachine) -> None:
+    asked = dict.fromkeys(("application_ids", "logs_tail", "n_previous_replica"))
+    assert (await service["get_app_status"](**asked, context=ADMIN))["asked"] == ["admin", None, 30, 0]
+    assert await service["get_logs"](tail=None, context=ADMIN) == ["the last 100"]
+    await service["run_code"](**dict.fromkeys((*machine.ran, "code", "mode", "args", "timeout")), context=ADMIN)
+    assert (machine.ran["mode"], machine.ran["function_name"], machine.ran["timeout"]) == ("source", "analyze", 180)
+
+
+async def test_arguments_may_come_in_the_order_they_always_had(service: dict[str, Any], people: FakePeopleSide) -> None:
+    in_order = ("w/demo", "1", "x", {"A": {"b": 1}}, {"*": {"C": "d"}}, "t0ken", True, 3, True, True, [], ["bob"], 5)
+    await service["deploy_app"](*in_order, context=ADMIN)
+    assert list(people.wishes[0]) == list(service["deploy_app"].__schema__["parameters"]["properties"])
+    assert tuple(people.wishes[0].values()) == in_order
+
+
+async def test_callbacks_arrive_as_they_are(service: dict[str, Any], machine: FakeMachine) -> None:
+    async def on_line(line: str) -> None: ...
+
+    assert await service["execute_python_code"](code="…", write_stdout=on_line, context=ADMIN) == {"result": 42}
+    assert machine.ran["write_stdout"] is on_line
+    with pytest.raises(Exception, match=r"^write_stderr: "):
+        await service["run_code"](code="…", write_stderr="print", context=ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "field"),
+    [
+        ("stop_app", {"application_id": "../x"}, "application_id"),
+        ("deploy_app", {"artifact_id": "w/demo", "application_id": "a/b"}, "application_id"),
+        ("clear_app_directory", {"application_id": ".."}, "application_id"),
+        ("deploy_app", {"artifact_id": "a/b/c"}, "artifact_id"),
+        ("get_app_manifest", {"artifact_id": ""}, "artifact_id"),
+        ("deploy_app", {"artifact_id": "w/demo", "disable_gpu": "perhaps"}, "disable_gpu"),
+        ("deploy_app", {"artifact_id": "w/demo", "ice_servers": [{"url": "stun:x"}]}, r"ice_servers\.0\.url"),
+        ("get_app_status", {"application_ids": "demo"}, "application_ids"),
+        ("run_code", {"mode": "eval"}, "mode"),
+        ("get_status", {"verbose": True}, "verbose"),
+    ],
+)
+async def test_6_2_8_a_wrong_argument_is_turned_away_at_the_door(
+    service: dict[str, Any], method: str, arguments: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(Exception, match=rf"(^|; ){field}: ") as caught:
+        await service[method](**arguments, context=ADMIN)
+    assert type(caught.value).__name__ == "ValueError"
 
 
 async def test_a_wrong_argument_is_named_and_its_value_is_not_shown(
@@ -182,4 +301,5 @@ def test_the_registration_is_what_clients_look_for_and_every_method_has_a_schema
     assert service["config"] == {"visibility": "public", "require_context": True}
     for name, method in service.items():
         if callable(method):
-            assert method.__schema__["name"] == name and "caller" not in method.__schema__["parameters"]["properties"]
+            schema = getattr(method, "__schema__")  # noqa: B009
+            assert schema["name"] == name and "caller" not in schema["parameters"]["properties"]
