@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bioengine_runtime.command.deploying import Wish, checked, how_to_call, send, start, variables
+from bioengine_runtime.command.deploying import Wish, checked, how_to_call, newest_version, send, start, variables
 from bioengine_runtime.command.lines import Follower, lines_of
 from bioengine_runtime.command.place import (
     DEFAULT_SERVER,
@@ -55,8 +55,9 @@ HyphaToken = Annotated[
     typer.Option(
         "--hypha-token",
         metavar="TOKEN",
-        help="A token for the app itself (HYPHA_TOKEN in it). Left out: none is passed on; your own is never given "
-        "to an app unless you say so (older releases of this command did). --env _HYPHA_TOKEN passes yours on.",
+        help="A token for the app itself (HYPHA_TOKEN in it); '' takes it away. Left out: the one it has, if any; your "
+        "own is never given to an app unless you say so (older releases of this command did). --env _HYPHA_TOKEN "
+        "passes yours on.",
     ),
 ]
 Public = Annotated[
@@ -83,7 +84,7 @@ def upload(
     Everything wrong is said at once, before anything is sent: the manifest, the classes it names (their code is read,
     never run), requirements, symbolic links. Taken are at most 2000 files and 100 MiB; __pycache__ and the folders of
     version control are left out. A version is stored whole or not at all, holds exactly the files of the folder, and
-    is never changed afterwards: raise `version` in manifest.yaml to upload again.
+    stays as it is: other files under the same number are kept beside it, and are the newest then.
 
     \b
     Examples:
@@ -125,7 +126,7 @@ def run(
 
     An update keeps what you do not name: variables, secrets, tokens, parameters, GPU use. Only the version moves to the
     newest, unless you name one. Callers are served throughout; a version that does not come up leaves the old one.
-    With --env, the variables you give replace those it has; secrets you do not name stay.
+    With --env, the plain variables you give replace those it has; secrets you do not name stay.
 
     \b
     Examples:
@@ -170,10 +171,11 @@ def deploy(
 
     async def work() -> None:
         folder = await asyncio.to_thread(checked, app_dir)
-        wish = Wish(app_id, folder.version, _disabled(gpu), env_variables, hypha_token)
         async with await place.the_worker(as_somebody=True, timeout_s=max(timeout, UPLOAD_TIMEOUT_S)) as service:
             artifact_id = await send(place, service, folder)
             place.screen.result(f"Artifact ID: {artifact_id}")
+            version = await newest_version(service, artifact_id)
+            wish = Wish(app_id, version, _disabled(gpu), env_variables, hypha_token)
             await start(place, service, artifact_id, wish, wait=wait, timeout_s=timeout)
 
     place.run(work, secrets=Wish(env=env_variables, hypha_token=hypha_token).secrets)

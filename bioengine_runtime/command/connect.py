@@ -24,6 +24,7 @@ OLDER_NAMES = {
     "stop_app": "stop_application",
     "get_app_status": "get_application_status",
     "list_apps": "list_applications",
+    "get_app_manifest": "get_application_manifest",
 }
 """What workers before 0.7 call the same methods."""
 
@@ -121,15 +122,22 @@ class Service:
         """Every method by name, each with its `__schema__` where the service gave one."""
         return self._methods
 
+    def knows(self, method: str) -> bool:
+        """Whether a worker has this method, under whatever name."""
+        return self._name(method) in self._methods
+
     async def ask(self, method: str, **arguments: Any) -> Any:
         """Call a worker's method under the name this worker knows; plain values. Raises Trouble."""
-        known = method if method in self._methods else OLDER_NAMES.get(method, method)
+        known = self._name(method)
         if known not in self._methods:
             raise Trouble(f"{self.service_id} has no method {method}.", "Is it the service id of a BioEngine worker?")
         try:
             return plain(await within(self._methods[known](**arguments), self._address.timeout_s))
         except Exception as error:  # hypha-rpc has one type for everything the other side raises
             raise self.refusal(said(error)) from None
+
+    def _name(self, method: str) -> str:
+        return method if method in self._methods else OLDER_NAMES.get(method, method)
 
     def refusal(self, why: Said) -> Trouble:
         """A worker's "no" as a trouble."""

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 LONGEST = 1500
+_TRACEBACK = "Traceback (most recent call last):"
+_FRAME = re.compile(r'\s+(File ".*|[\^~]+)$')
 
 
 class Trouble(Exception):
@@ -29,21 +31,30 @@ class Said:
 
 
 def said(error: BaseException) -> Said:
-    """What hypha-rpc's one error type carries: the text, then the other side's traceback (or just `Type: text`)."""
-    text = str(error).strip()
-    body = text.removeprefix("RemoteError:").strip()
-    message, cut, trace = body.partition("\nTraceback (most recent call last)")
+    """What an error of hypha-rpc carries: the other side's traceback, or its text and then `Type: text`."""
+    body = str(error).strip().removeprefix("RemoteError:").strip()
+    _, cut, trace = body.rpartition(_TRACEBACK)
     if cut:
-        first = message.strip().split("\n")[0]
-        ending = f": {re.escape(first)}.*" if first else ":?"
-        typed = re.findall(rf"^(?:\w+\.)*(\w+){ending}$", trace, re.MULTILINE)
-        return _one_line(typed[-1] if typed else "RuntimeError", message)
+        return _typed(_below_frames(trace))
     if repeated := re.fullmatch(r"(?P<text>.*)\n(?:\w+\.)*(?P<kind>\w+): (?P=text)", body, re.DOTALL):
         return _one_line(repeated["kind"], repeated["text"])
-    *_, last = [line.strip() for line in body.splitlines() if line.strip()] or [""]
-    if typed := re.fullmatch(r"(?:\w+\.)*(\w*(?:Error|Exception|Exit|Interrupt)): (.*)", last):
-        return _one_line(typed[1], typed[2])
-    return _one_line(type(error).__name__, last)
+    return _one_line(type(error).__name__, body)
+
+
+def _below_frames(trace: str) -> str:
+    """`Type: text`, which follows the last frame; the text may have several lines, indented ones too."""
+    lines = trace.splitlines()
+    frames = [number for number, line in enumerate(lines) if _FRAME.match(line)]
+    rest = lines[frames[-1] + 1 if frames else 0 :]
+    start = next((number for number, line in enumerate(rest) if line.strip() and not line[0].isspace()), 0)
+    return "\n".join(rest[start:])
+
+
+def _typed(text: str) -> Said:
+    """`Type: text` taken apart."""
+    if match := re.fullmatch(r"(?:\w+\.)*([A-Za-z_]\w*)(?:: (.*))?", text.strip(), re.DOTALL):
+        return _one_line(match[1], match[2] or "")
+    return _one_line("RuntimeError", text)
 
 
 def _one_line(kind: str, message: str) -> Said:

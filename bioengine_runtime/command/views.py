@@ -93,7 +93,7 @@ def artifacts_table(artifacts: Mapping[str, Mapping[str, Any]], running: Mapping
             *cells(
                 artifact_id,
                 manifest.get("name"),
-                _newest(versions) or manifest.get("version"),
+                versions[-1]["version"] if versions else manifest.get("version"),
                 len(versions),
                 len(told.get("files") or []),
                 ", ".join(runs_as),
@@ -113,10 +113,6 @@ def replicas(status: Status) -> str:
 def few(names: list[str]) -> str:
     rest = len(names) - FEW
     return ", ".join(names[:FEW]) + (f" +{rest}" if rest > 0 else "")
-
-
-def _newest(versions: list[Mapping[str, Any]]) -> str | None:
-    return max(versions, key=lambda one: one.get("created_at") or 0)["version"] if versions else None
 
 
 def _artifact(status: Status) -> str:

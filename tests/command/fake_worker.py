@@ -57,10 +57,7 @@ class FakeWorker:
         self.next_looks: list[Callable[[], None]] = []
 
     def service(self, *, older: bool = False) -> dict[str, Any]:
-        methods = {
-            name: self._remembering(name)
-            for name in ("upload_app", "deploy_app", "stop_app", "get_app_status", "list_apps", "get_status")
-        }
+        methods = {name: self._remembering(name) for name in (*OLDER_NAMES, "get_status")}
         return {OLDER_NAMES.get(name, name) if older else name: method for name, method in methods.items()}
 
     def calls_of(self, method: str) -> list[dict[str, Any]]:
@@ -79,9 +76,12 @@ class FakeWorker:
         self.files = files
         return "lab/demo"
 
-    def _deploy_app(self, artifact_id: str, application_id: str = "teal-otter-3f9a", **_: Any) -> str:
+    def _deploy_app(
+        self, artifact_id: str, application_id: str = "teal-otter-3f9a", version: str = "", **_: Any
+    ) -> str:
         before = self.apps.get(application_id, {})
-        self.apps[application_id] = {**an_app(application_id, artifact_id), **before, "looks": self.looks_until_up}
+        told = {**an_app(application_id, artifact_id), **before, "looks": self.looks_until_up}
+        self.apps[application_id] = told | ({"version": version} if version else {})
         return application_id
 
     def _stop_app(self, application_id: str) -> None:
@@ -111,6 +111,9 @@ class FakeWorker:
 
     def _list_apps(self) -> dict[str, Any]:
         return self.artifacts
+
+    def _get_app_manifest(self, artifact_id: str) -> dict[str, Any]:
+        return {"id": artifact_id, "versions": [{"version": "0.9.0"}, {"version": "1.0.0-2"}]}
 
     def _get_status(self) -> dict[str, Any]:
         node = {"node_ip": "10.0.0.1", "head": True, "used_cpu": 1.5, "total_cpu": 8.0, "used_gpu": 0, "total_gpu": 1}
@@ -158,10 +161,13 @@ def a_deployment(status: str, *lines: str, **states: int) -> dict[str, Any]:
     }
 
 
-def remote(kind: str, message: str, *, trace: bool = False) -> RemoteException:
-    """An error as hypha-rpc hands it on."""
-    where = 'Traceback (most recent call last):\n  File "app.py", line 1, in f\n    x()\n' if trace else ""
-    return RemoteException(f"RemoteError:{message}\n{where}{kind}: {message}\n")
+def remote(kind: str, message: str, how: str = "bare") -> RemoteException:
+    """An error as hypha-rpc hands it on: without a traceback, or of a method that is sync or async."""
+    head = "Traceback (most recent call last):\n"
+    sync = f'{message}\n{head}  File "rpc.py", line 3, in g\n    f()\n    ^^^\n  File "app.py", line 1, in f\n'
+    trace = f"{head}             ^^^^^^^^^^^^\n{kind}: {message}"
+    text = {"bare": f"{message}\n{kind}: {message}", "sync": f"{sync}{kind}: {message}"}
+    return RemoteException(f"RemoteError:{text.get(how) or f'{trace}{chr(10)}Exception: {trace}'}\n")
 
 
 def bioengine(server: FakeServer, *words: str, answer: str | None = None, **environment: str | None) -> Any:

@@ -109,8 +109,23 @@ def test_no_secret_is_shown_whoever_repeats_it(server: FakeServer, worker: FakeW
 def test_deploy_runs_exactly_the_version_it_uploaded(server: FakeServer, worker: FakeWorker, tmp_path: Path) -> None:
     result = bioengine(server, "apps", "deploy", str(a_folder(tmp_path)), "--app-id", "demo")
     assert result.exit_code == 0, output(result)
-    assert [name for name, _ in worker.calls] == ["upload_app", "get_app_status", "deploy_app"]
-    assert worker.calls_of("deploy_app")[0]["version"] == "1.0.0"
+    assert [name for name, _ in worker.calls] == ["upload_app", "get_app_manifest", "get_app_status", "deploy_app"]
+    assert worker.calls_of("deploy_app")[0]["version"] == "1.0.0-2", "as it was stored, whatever the manifest says"
+
+
+def test_a_worker_that_does_not_tell_versions_takes_the_newest(
+    server: FakeServer, worker: FakeWorker, tmp_path: Path
+) -> None:
+    service = worker.service()
+    del service["get_app_manifest"]
+    server.services[WORKER] = service
+    assert bioengine(server, "apps", "deploy", str(a_folder(tmp_path)), "--app-id", "demo").exit_code == 0
+    assert "version" not in worker.calls_of("deploy_app")[0]
+
+
+def test_an_empty_token_takes_the_apps_token_away(server: FakeServer, worker: FakeWorker) -> None:
+    bioengine(server, "apps", "run", "lab/demo", "--app-id", "demo", "--hypha-token", "")
+    assert worker.calls_of("deploy_app")[0]["hypha_token"] == ""
 
 
 def test_an_update_and_a_further_instance_are_told_apart(server: FakeServer, worker: FakeWorker) -> None:
@@ -325,7 +340,7 @@ def test_a_server_that_is_not_reached(server: FakeServer, error: Exception, word
 def test_a_worker_that_is_not_there_or_says_no(server: FakeServer, worker: FakeWorker) -> None:
     missing = bioengine(server, "apps", "list", "--worker", "lab/other")
     assert missing.exit_code == 1 and "There is no service lab/other" in missing.stderr
-    worker.fails["list_apps"] = remote("PermissionError", "an anonymous user may not call list_apps", trace=True)
+    worker.fails["list_apps"] = remote("PermissionError", "an anonymous user may not call list_apps", "async")
     denied = bioengine(server, "apps", "list")
     assert denied.exit_code == 1
     assert "Error: an anonymous user may not" in denied.stderr and "set HYPHA_TOKEN to your token" in denied.stderr

@@ -97,7 +97,7 @@ def test_a_stream_is_told_item_by_item(server: FakeServer, fake_app: FakeApp) ->
 
 
 def test_an_error_of_the_app_is_one_line(server: FakeServer, fake_app: FakeApp) -> None:
-    fake_app.answer = remote("ValueError", "no such image:\nx.tif", trace=True)
+    fake_app.answer = remote("ValueError", "no such image:\nx.tif", "async")
     result = bioengine(server, "call", APP, "ping")
     assert result.exit_code == 1 and result.stdout == ""
     assert result.stderr.splitlines()[0] == "Error: ValueError: no such image: x.tif"

@@ -127,20 +127,27 @@ def test_what_is_not_known_is_a_dash() -> None:
 # ── Errors ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("trace", [True, False])
-def test_a_remote_error_is_its_type_and_its_text(trace: bool) -> None:
-    error = remote("ValueError", "no such image: x.tif", trace=trace)
-    assert said(error) == Said("ValueError", "no such image: x.tif")
+HOWS = ["bare", "sync", "async"]
 
 
-def test_a_text_of_several_lines_becomes_one_line() -> None:
-    error = remote("pkg.BadApp", "No solution found:\n  numpy==99 is not there", trace=True)
-    assert said(error) == Said("BadApp", "No solution found: numpy==99 is not there")
+@pytest.mark.parametrize("how", HOWS)
+def test_a_remote_error_is_its_type_and_its_text(how: str) -> None:
+    assert said(remote("ValueError", "no such image: x.tif", how)) == Said("ValueError", "no such image: x.tif")
+    assert said(remote("KeyError", "'nokey'", how)) == Said("KeyError", "nokey")
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_text_of_several_lines_becomes_one_line(how: str) -> None:
+    error = remote("pkg.BadApp", "No solution found:\n  numpy==99 is not there\nx.tif", how)
+    assert said(error) == Said("BadApp", "No solution found: numpy==99 is not there x.tif")
 
 
 def test_an_error_of_our_own_is_read_too() -> None:
-    assert said(ConnectionAbortedError("closed")) == Said("ConnectionAbortedError", "closed")
+    refused = "Authentication error: Error decoding token headers."
+    assert said(ConnectionAbortedError(refused)) == Said("ConnectionAbortedError", refused)
+    assert said(ConnectionError("closed")) == Said("ConnectionError", "closed")
     assert said(TimeoutError()) == Said("TimeoutError", "")
+    assert said(OSError("[Errno 111] Connect call failed")) == Said("OSError", "[Errno 111] Connect call failed")
 
 
 def test_nothing_that_others_write_moves_the_cursor() -> None:
