@@ -27,12 +27,15 @@ class Caller:
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any] | None) -> Caller:
-        """The caller as Hypha names it; somebody unknown when the context says nothing usable."""
+        """The caller as Hypha names it; somebody unknown when the context says nothing usable.
+
+        A token that Hypha made of another has an id of its own; whose it is, Hypha says as `parent`.
+        """
         user = (context or {}).get("user")
         if not isinstance(user, Mapping):
             return cls(user_id=None, email=None, anonymous=True)
         return cls(
-            user_id=_text(user.get("id")),
+            user_id=_text(user.get("parent")) or _text(user.get("id")),
             email=_text(user.get("email")),
             anonymous=bool(user.get("is_anonymous", False)),
         )
@@ -42,11 +45,11 @@ class Caller:
         return frozenset(name for name in (self.user_id, self.email) if name)
 
     def owner(self) -> str:
-        """The owner recorded for what this caller deploys. Tokens made of another have new ids, but the same e-mail."""
-        return USER_OWNER + self.name()
+        """The owner recorded for what this caller deploys."""
+        return USER_OWNER + (self.user_id or self.email or "unknown")
 
     def name(self) -> str:
-        """By what a person is known later on."""
+        """What people know this caller by."""
         return self.email or self.user_id or "unknown"
 
     def __str__(self) -> str:

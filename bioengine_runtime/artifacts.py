@@ -107,7 +107,8 @@ class HyphaArtifacts:
         except Exception:  # its text may quote the token
             raise PermissionError(f"hypha_token: Hypha does not accept it for the workspace {workspace}") from None
         try:
-            if not _belongs_to(server.config.user, caller):
+            owner = Caller.from_context({"user": server.config.user})
+            if caller.anonymous or owner.names().isdisjoint(caller.names()):
                 raise PermissionError("hypha_token: it is not the caller's own; connect with it and call again")
             yield server
         finally:
@@ -125,12 +126,6 @@ class HyphaArtifacts:
     async def _manager(self) -> Any:
         server = await asyncio.wait_for(self._session.connected(), TIMEOUT_S)
         return await soon(server.get_service(MANAGER))
-
-
-def _belongs_to(user: Mapping[str, Any], caller: Caller) -> bool:
-    """A token that Hypha made from another one has an id of its own, and the first one's as `parent`."""
-    names = {user.get("id"), user.get("parent"), user.get("email")}
-    return not caller.anonymous and not caller.names().isdisjoint(name for name in names if name)
 
 
 def _unknown(error: Exception, what: str) -> Exception:

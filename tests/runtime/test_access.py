@@ -62,3 +62,8 @@ def test_identity_is_read_from_the_context_only_as_text() -> None:
     caller = Caller.from_context({"user": {"id": "u", "email": ["alice@lab.example"], "is_anonymous": False}})
     assert caller == Caller("u", None)
     assert Caller.from_context({"user": "alice@lab.example"}).names() == frozenset()
+
+
+def test_who_comes_with_a_token_made_of_another_is_still_the_same_person() -> None:
+    child = Caller.from_context({"user": {"id": "made-up", "parent": "user-alice", "email": "alice@lab.example"}})
+    assert child == ALICE and owns(child, ALICE.owner())
