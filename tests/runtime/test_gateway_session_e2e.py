@@ -116,3 +116,23 @@ async def test_more_calls_than_hypha_takes_of_one_client_are_slowed_and_not_cut_
 
         done = await asyncio.gather(*(call_often() for _ in range(3)))
         assert (sum(done), session.connections) == (1350, 1)
+
+
+async def test_a_server_that_stays_away_is_waited_for_and_finds_the_same_services(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with ten minutes, in small: far longer than hypha-rpc's own patience, and many attempts in vain."""
+    monkeypatch.setattr("bioengine_runtime.hypha_session.GIVE_UP_AFTER_S", 1.0)
+    monkeypatch.setattr("bioengine_runtime.hypha_session.PROBE_EVERY_S", 0.5)
+    monkeypatch.setattr("bioengine_runtime.hypha_session.PROBE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("bioengine_runtime.hypha_session.LONGEST_WAIT_S", 0.5)
+    async with a_session(stack, "six") as session:
+        await session.connected()
+        await session.put(a_service("here"))
+        await stack.stop_hypha()
+        await asyncio.sleep(8)
+        assert not session.is_connected and not session.has_died and session.services() == ("talk",)
+        await stack.start_hypha()
+        await asyncio.wait_for(session.connected(), 20)
+        async with stack.connected("bob") as server:
+            assert await (await server.get_service(f"{stack.workspace}/six:talk")).say() == "here"
