@@ -117,6 +117,8 @@ class Redeploys:
 
     async def due(self, running: Running, good: str | None) -> Decision:
         """As `decide`, with what is known and kept."""
+        if running.record is None or not running.record.spec.auto_redeploy:
+            return None  # most apps, each of which would be a question to Ray in every round
         now = time.time()
         seen = self._since.get(running.app_id)
         if seen is None or seen.status != running.status:
