@@ -10,6 +10,7 @@ from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import SecretRef
 from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
+from reconciler.planning.conditions import Condition
 from reconciler.planning.live import LiveArtifact
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import UploadArtifact
@@ -111,6 +112,15 @@ class Hypha:
     reports: Reports | None = None
 
 
+@dataclass(slots=True)
+class Told:
+    """What was reported last, and where: the conditions' times go on from there, and a trouble is told there too."""
+
+    report: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    conditions: tuple[Condition, ...] = ()
+    reports: Reports | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """Everything outside, in one hand. Where Hypha is, git says: so `hypha` is a function of the desired cluster."""
@@ -118,3 +128,4 @@ class World:
     source: Source
     hypha: Callable[[ClusterSpec], Hypha]
     secrets: Secrets
+    told: Told = field(default_factory=Told)

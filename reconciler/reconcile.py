@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.apply import Means, Tell, apply, manifests_of
-from reconciler.errors import Unreachable
+from reconciler.errors import ReconcilerError, Unreachable
 from reconciler.observe import observe
-from reconciler.planning import drift
+from reconciler.planning import conditions, drift
 from reconciler.planning.declare import declare
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
 from reconciler.planning.planner import plan
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result
-from reconciler.ports import Hypha, World
+from reconciler.ports import Hypha, Told, World
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,16 @@ async def carry_out(world: World, seen: Look, *, tell: Tell = lambda _: None) ->
     means = Means(seen.hypha, world.secrets, seen.tree.read, manifests_of(seen.desired))
     outcomes = await apply(seen.plan, means, parallel=seen.desired.cluster.policy.parallel, tell=tell)
     report = drift.report(seen.plan, seen.live, outcomes, observed_at=_now())
-    await _publish(seen.hypha, report)
+    world.told.reports = seen.hypha.reports
+    report = await _tell(world.told, report, conditions.of_report(report))
     return Pass(seen, outcomes, report)
+
+
+async def tell_trouble(world: World, error: ReconcilerError) -> None:
+    """Let the last report say that there is no newer one, and why: it must not be read as how things are now."""
+    if world.told.report:
+        stale = {**world.told.report, "complete": False, "observed_at": _now()}
+        await _tell(world.told, stale, conditions.of_trouble(str(error)))
 
 
 async def _workspace(hypha: Hypha) -> str | None:
@@ -79,13 +87,15 @@ async def _workspace(hypha: Hypha) -> str | None:
         return None
 
 
-async def _publish(hypha: Hypha, report: Mapping[str, Any]) -> None:
-    if hypha.reports is None:
-        return
-    try:
-        await hypha.reports.publish(report)
-    except Unreachable as error:
-        log.warning("event=report_not_published why=%s", error)
+async def _tell(told: Told, report: Mapping[str, Any], judged: tuple[conditions.Judged, ...]) -> Mapping[str, Any]:
+    told.conditions = conditions.since(judged, told.conditions, revision=report["revision"], now=report["observed_at"])
+    told.report = {**report, "conditions": [one.document() for one in told.conditions]}
+    if told.reports is not None:
+        try:
+            await told.reports.publish(told.report)
+        except Unreachable as error:
+            log.warning("event=report_not_published why=%s", error)
+    return told.report
 
 
 def _now() -> str:

@@ -25,7 +25,7 @@ from reconciler.planning import drift, plan_file, render_markdown, render_text
 from reconciler.planning.declare import declare
 from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result
 from reconciler.ports import World
-from reconciler.reconcile import Look, Pass, carry_out, look, reconcile
+from reconciler.reconcile import Look, Pass, carry_out, look, reconcile, tell_trouble
 from reconciler.settle import Settled, Verdict, Waited, reconcile_until_settled
 from reconciler.triggers.commits import wake_on_commits
 from reconciler.triggers.event import Followed
@@ -184,7 +184,11 @@ async def keep_reconciling(
 
     async def one_pass() -> Pass:
         nonlocal before
-        done = await reconcile(world, PlanOptions())
+        try:
+            done = await reconcile(world, PlanOptions())
+        except ReconcilerError as error:
+            await tell_trouble(world, error)
+            raise
         for outcome in done.outcomes:
             log.log(logging.INFO if outcome.result is Result.DONE else logging.ERROR, "%s", _logged(outcome))
         now = f"event=pass revision={done.look.plan.revision.short} {_counts(done)}"

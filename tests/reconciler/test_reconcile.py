@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.errors import InvalidDesiredState, SourceUnusable
 from reconciler.planning.steps import PlanOptions, Reason, Result
-from reconciler.reconcile import look, reconcile
+from reconciler.reconcile import look, reconcile, tell_trouble
 from tests.fakes import FakeSecrets, FakeSource, FakeWorld, a_repository, an_app_folder
 
 CANARY = "xK9-canary-value-77"
@@ -144,3 +144,25 @@ async def test_a_secret_that_cannot_be_read_stops_only_its_app() -> None:
     assert [outcome.address for outcome in done.failed] == ["deploy one"]
     assert "CI_PASS" in done.failed[0].message or "PASS" in done.failed[0].message
     assert fake.runtime.apps.keys() == {"two"}
+
+
+async def test_a_report_carries_conditions_whose_times_go_on() -> None:
+    fake = FakeWorld(FakeSource(a_repository("one")))
+    world = fake.world
+    first = (await reconcile(world, PlanOptions())).report
+    second = (await reconcile(world, PlanOptions())).report
+    ready = [next(one for one in report["conditions"] if one["type"] == "Ready") for report in (first, second)]
+    source = [next(one for one in report["conditions"] if one["type"] == "SourceReady") for report in (first, second)]
+    assert [one["status"] for one in ready] == ["False", "True"]
+    assert source[0]["lastTransitionTime"] == source[1]["lastTransitionTime"]
+
+
+async def test_a_source_that_cannot_be_read_makes_the_last_report_incomplete() -> None:
+    fake = FakeWorld(FakeSource(a_repository("one")))
+    world = fake.world
+    await reconcile(world, PlanOptions())
+    await tell_trouble(world, SourceUnusable("main is gone"))
+    newest = fake.reports.published[-1]
+    told = {one["type"]: one["status"] for one in newest["conditions"]}
+    assert newest["complete"] is False and newest["apps"]
+    assert (told["SourceReady"], told["Ready"], told["Drifted"]) == ("False", "Unknown", "Unknown")
