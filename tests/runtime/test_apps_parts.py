@@ -14,7 +14,7 @@ from bioengine_runtime.apps.errors import BadApp, Refused
 from bioengine_runtime.apps.layer import layer_path, packages_in
 from bioengine_runtime.apps.package import MAX_BYTES, pack, unpack
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Replica, Running
-from bioengine_runtime.apps.requirements import lacks, packages_of, resources, total, wanted
+from bioengine_runtime.apps.requirements import doubts, lacks, packages_of, resources, total, wanted
 from bioengine_runtime.apps.rollout import (
     Facts,
     Failed,
@@ -65,9 +65,20 @@ def test_the_decorator_says_what_the_spec_does_not():
     assert (found.options["max_ongoing_requests"], found.options["num_replicas"]) == (7, 3)
 
 
-def test_requests_at_once_are_set_on_the_entry_alone():
-    assert asked({}, entry=True, max_ongoing_requests=4).options["max_ongoing_requests"] == 4
-    assert "max_ongoing_requests" not in asked({}, max_ongoing_requests=4).options
+def test_the_instance_decides_the_capacity_of_the_entry_and_the_author_that_of_the_others():
+    author = {"max_ongoing_requests": 1, "max_queued_requests": 2}
+    entry = asked(author, entry=True, max_ongoing_requests=4, max_queued_requests=5).options
+    other = asked(author, max_ongoing_requests=4, max_queued_requests=5).options
+    assert (entry["max_ongoing_requests"], entry["max_queued_requests"]) == (4, 5)
+    assert (other["max_ongoing_requests"], other["max_queued_requests"]) == (1, 2)
+    assert not {"max_ongoing_requests", "max_queued_requests"} & asked({}).options.keys()
+
+
+def test_more_requests_than_the_author_meant_are_told():
+    (said,) = doubts(a_spec(max_ongoing_requests=10), "Main", {"max_ongoing_requests": 1})
+    assert said.startswith("Main is written for 1 requests at once and gets 10")
+    for meant in ({}, {"max_ongoing_requests": 10}, {"max_ongoing_requests": 50}):
+        assert doubts(a_spec(max_ongoing_requests=10), "Main", meant) == []
 
 
 def test_without_gpu_a_class_asks_for_none():
@@ -108,7 +119,15 @@ def test_autoscaling_of_a_class_wins_over_that_for_all():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"authorized_users": ["a"]}, {"max_ongoing_requests": 3}, {"replicas": {"*": 2}}, {"rollout": {}}]
+    "fields",
+    [
+        {"authorized_users": ["a"]},
+        {"auto_redeploy": True},
+        {"max_ongoing_requests": 3},
+        {"max_queued_requests": 3},
+        {"replicas": {"*": 2}},
+        {"rollout": {"test": "background"}},
+    ],
 )
 def test_what_a_running_app_takes_over_is_not_in_its_release(fields: dict[str, Any]):
     assert asked({}, **fields).release == asked({}).release
