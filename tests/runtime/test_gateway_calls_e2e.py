@@ -37,7 +37,7 @@ class NoSuchImage(Exception):
         super().__init__(f"no image {name} in {where}")
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 0}, max_queued_requests=2)
+@serve.deployment(ray_actor_options={"num_cpus": 0})
 class Busy:
     def __init__(self):
         self.gate = asyncio.Event()
@@ -122,7 +122,8 @@ async def stack() -> AsyncIterator[Stack]:
                 {"name": "busy.py", "content": CODE, "type": "text"},
             ]
             await worker.upload_app(files=files)
-            await worker.deploy_app(artifact_id="busy", application_id="busy", max_ongoing_requests=2)
+            limits = {"max_ongoing_requests": 2, "max_queued_requests": 2}
+            await worker.deploy_app(artifact_id="busy", application_id="busy", **limits)
 
             async def answers() -> bool:
                 return await (await server.get_service(f"{running.workspace}/busy")).echo("yes") == "yes"
