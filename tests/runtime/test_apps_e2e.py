@@ -159,7 +159,7 @@ async def test_an_app_comes_up_and_finds_what_the_guide_promises(supervisor: Sup
     assert state.methods == ["ping", "inside", "count"]
     assert [replica.code_digest for replica in state.replicas] == [spec.code_digest()]
     assert state.provenance == a_provenance()
-    stream = serve.get_app_handle("plain").options(stream=True).count.remote(3)
+    stream: Any = serve.get_app_handle("plain").options(stream=True).count.remote(3)
     assert [number async for number in stream] == [0, 1, 2]
 
 
