@@ -109,7 +109,7 @@ class WorkerService:
         *,
         reconciler: ForReconciler,
         people: ForPeople,
-        machine: Machine | None = None,
+        machine: Machine,
         admins: Callable[[], Sequence[str]],
     ) -> None:
         self._reconciler = reconciler

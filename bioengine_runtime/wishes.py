@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec, fingerprint
 from bioengine_runtime.contract.base import ENTIRE
@@ -86,7 +85,7 @@ def resolve(
         spec.digest()
     except ValidationError as error:
         raise Invalid(in_words(error)) from None
-    except (TypeError, PydanticSerializationError):
+    except (TypeError, ValueError):
         raise Invalid(
             "application_kwargs: only text, numbers, true, false, null, and lists and objects of them"
         ) from None

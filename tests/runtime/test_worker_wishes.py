@@ -69,6 +69,42 @@ def test_secrets_leave_the_spec_and_are_known_by_name_and_fingerprint() -> None:
     assert "s3cret" not in repr(wanted) and "s3cret" not in wanted.spec.model_dump_json()
 
 
+def test_a_secret_as_status_shows_it_is_left_as_it_is() -> None:
+    wanted = a_wish(what_runs(), application_env_vars={"*": {"TOKEN": "*****", "PLAIN": "y"}})
+    assert (wanted.spec.env, wanted.spec.secrets) == ({"*": {"PLAIN": "y"}}, {"*": ["TOKEN"]})
+    assert (wanted.secrets, wanted.fingerprints) == ({}, {"*/TOKEN": "abc"})
+    assert a_wish(application_env_vars={"*": {"STARS": "*****"}}).spec.env == {"*": {"STARS": "*****"}}
+
+
+def test_a_secret_can_become_a_plain_variable_and_be_taken_away() -> None:
+    plain = a_wish(what_runs(), application_env_vars={"*": {"TOKEN": "known to all"}})
+    assert (plain.spec.env, plain.spec.secrets, plain.fingerprints) == ({"*": {"TOKEN": "known to all"}}, {}, {})
+    running = what_runs()
+    assert running.spec is not None
+    with_token = running.model_copy(
+        update={"spec": running.spec.model_copy(update={"secrets": {"*": ["HYPHA_TOKEN", "TOKEN"]}})}
+    )
+    assert a_wish(with_token, application_env_vars={}).spec.secrets == {"*": ["HYPHA_TOKEN"]}
+    assert a_wish(with_token, hypha_token="").spec.secrets == {"*": ["TOKEN"]}
+    assert a_wish(with_token).spec.secrets == {"*": ["HYPHA_TOKEN", "TOKEN"]}
+
+
+def test_what_json_cannot_say_is_no_parameter() -> None:
+    for value in (object(), b"\xff"):
+        with pytest.raises(Invalid, match="application_kwargs: only text"):
+            a_wish(application_kwargs={"Demo": {"x": value}})
+
+
+def test_everything_that_can_be_asked_for_reaches_the_spec_and_is_kept_by_an_update() -> None:
+    asked = {
+        **{"max_ongoing_requests": 3, "max_queued_requests": 4, "auto_redeploy": True, "debug": True},
+        "ice_servers": [{"urls": "stun:x"}],
+    }
+    wanted = a_wish(**asked).spec
+    assert {name: wanted.model_dump(exclude_none=True)[name] for name in asked} == asked
+    assert a_wish(AppState(app_id="demo", status="RUNNING", spec=wanted)).spec == wanted
+
+
 def test_what_cannot_be_said_names_the_field() -> None:
     with pytest.raises(Invalid, match=r"env\.\*"):
         a_wish(application_env_vars={"*": {"NOT-A-NAME": "x"}})
