@@ -85,8 +85,7 @@ def _list(place: Place, service: Service, *, as_json: bool) -> None:
         for parameter, told in _told(schema):
             place.screen.result(f"    {clean(parameter)}: {clean(told)}")
     if schemas:
-        first = next((name for name in schemas if not name.startswith("get_")), next(iter(schemas)))
-        place.screen.next(place.command("call", service.service_id, first, worker=False))
+        place.screen.next(f"{place.command('call', service.service_id, worker=False)} METHOD --arg NAME=VALUE")
 
 
 async def _call(
@@ -103,8 +102,11 @@ async def _call(
         known = ", ".join(sorted(service.methods)) or "nothing"
         raise Trouble(f"{service.service_id} has no method {method}.", f"It has {known}.")
     whole, single = given
-    wanted = _parameters(_schema(function))
+    schema = _schema(function)
+    wanted = _parameters(schema)
     arguments = {**whole, **{name: typed(text, wanted.get(name)) for name, text in single.items()}}
+    if missing := _required(schema) - arguments.keys():
+        raise Trouble(f"{method} needs {', '.join(sorted(missing))}.", f"It is {signature(method, schema)}.")
     try:
         answer = await within(function(**arguments), timeout)
         if hasattr(answer, "__aiter__"):
@@ -118,7 +120,8 @@ async def _call(
         if why.kind == "PermissionError":
             raise service.refusal(why) from None
         see = place.command("call", service.service_id, "--list-methods", worker=False)
-        raise Trouble(str(why), f"See {see}, or the app's log: bioengine apps logs APP_ID") from None
+        app_id = service.service_id.replace(":", "/").split("/")[-1]
+        raise Trouble(str(why), f"See {see} or {place.command('apps', 'logs', app_id, worker=False)}") from None
     if as_json or not place.screen.out.is_terminal:
         place.screen.document(jsonable(plain(answer), whole=True))
     else:
@@ -137,6 +140,12 @@ def _schema(method: Any) -> dict[str, Any] | None:
 
 def _parameters(schema: Schema | None) -> Mapping[str, Any]:
     return ((schema or {}).get("parameters") or {}).get("properties") or {}
+
+
+def _required(schema: Schema | None) -> set[str]:
+    """What a caller must give; the context is given by Hypha."""
+    required: list[str] = ((schema or {}).get("parameters") or {}).get("required") or []
+    return set(required) - {"context"}
 
 
 def _told(schema: Schema | None) -> list[tuple[str, str]]:

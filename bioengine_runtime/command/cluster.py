@@ -84,7 +84,7 @@ def _nodes_table(nodes: Mapping[str, Mapping[str, Any]]) -> Any:
                 node.get("node_ip"),
                 _share(node, "cpu"),
                 _share(node, "gpu"),
-                _share(node, "gpu_memory", memory),
+                _share(node, "gpu_memory", lambda size: memory(size) if size else "-"),
                 _share(node, "memory", memory),
                 node.get("accelerator_type"),
                 node.get("slurm_job_id"),
@@ -95,8 +95,8 @@ def _nodes_table(nodes: Mapping[str, Mapping[str, Any]]) -> Any:
 
 def _share(holder: Mapping[str, Any], name: str, shown: Any = number) -> str:
     """`1.5 of 8`; a dash when the total is unknown ("NA", None) or not told."""
-    used, total = shown(holder.get(f"used_{name}")), shown(holder.get(f"total_{name}"))
-    return f"{used} of {total}" if total != "-" else "-"
+    total = shown(holder.get(f"total_{name}"))
+    return f"{shown(holder.get(f'used_{name}'))} of {total}" if total != "-" else "-"
 
 
 def _head(ray: Mapping[str, Any]) -> str:

@@ -148,6 +148,8 @@ class Service:
                 hint = "You are nobody in particular here: set HYPHA_TOKEN to your token."
         elif why.kind == "TimeoutError":
             return Trouble(f"{self.service_id} did not answer in {self._address.timeout_s:g} s.", "Try again.")
+        elif why.kind == "UnknownApp":
+            hint = "What there is: bioengine apps list; what runs: bioengine apps status"
         return Trouble(why.message or why.kind, hint)
 
 

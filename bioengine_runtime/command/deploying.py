@@ -86,11 +86,10 @@ async def send(place: Place, worker: Service, app: AppFolder) -> str:
     """Upload the folder; answers the artifact id. Raises Trouble."""
     manifest = app.manifest
     what = f"{manifest.id} {app.version or ''}".strip()
-    doing = f"Uploading {what}: {len(app.files)} files, {app.size / 1024:.0f} KiB …"
-    place.screen.note(doing)
+    place.screen.note(f"Uploading {what}: {len(app.files)} files, {app.size / 1024:.0f} KiB …")
     for line in _remarks(app):
         place.screen.note(line, "yellow")
-    with place.screen.err.status(doing) if place.screen.err.is_terminal else nullcontext():
+    with place.screen.err.status("Sending …") if place.screen.err.is_terminal else nullcontext():
         return str(await worker.ask("upload_app", files=app.items()))
 
 

@@ -40,7 +40,7 @@ app.command()(call.call)
 
 
 def main() -> None:
-    """Parse, run, exit. A reader of our output that went away (`| head`) is no error."""
+    """Parse, run, exit. When the reader of our output went away (`| head`), there is nobody to tell."""
     try:
         code = app(standalone_mode=False)
     except typer.Abort:
@@ -50,7 +50,7 @@ def main() -> None:
         code = _usage(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes into it at its end
-        code = 0
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 

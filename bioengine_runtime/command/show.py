@@ -60,6 +60,7 @@ class Screen:
     def document(self, content: Any) -> None:
         """The answer as JSON."""
         self.out.file.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+        self.out.file.flush()
 
     def note(self, content: str, style: str = "") -> None:
         """What happens meanwhile."""
@@ -108,4 +109,4 @@ def cells(*values: Any) -> list[Text]:
 def _cell(value: Any) -> Text:
     if isinstance(value, Text):
         return value
-    return Text("-" if value in (None, "", "NA") else clean(str(value)))
+    return Text("-" if value in (None, "", "NA") else clean(" ".join(str(value).split())))

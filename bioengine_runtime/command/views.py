@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bioengine_runtime.command.lines import lines_of
 from bioengine_runtime.command.show import cells, clean, marked, table_of
-from bioengine_runtime.command.waiting import Status, service_id
+from bioengine_runtime.command.waiting import Status, service_id, the_point
 from bioengine_runtime.command.words import age, memory, number
 
 FEW = 4
@@ -45,7 +45,6 @@ def app_in_full(app_id: str, status: Status) -> Iterator[Text]:
     resources = status.get("application_resources") or {}
     facts: list[tuple[str, Any]] = [
         ("Status", marked(str(status.get("status")))),
-        ("Message", status.get("message")),
         ("Rejected", (status.get("rejected_version") or {}).get("reason")),
         ("About", status.get("description")),
         ("Artifact", _artifact(status)),
@@ -63,10 +62,12 @@ def app_in_full(app_id: str, status: Status) -> Iterator[Text]:
         if value:
             *_, shown = cells(value)
             yield Text.assemble(f"  {name + ':':12}", shown)
+    if not status.get("deployments") and status.get("message"):
+        yield Text(f"  {clean(str(status['message']))}")
     for name, told in (status.get("deployments") or {}).items():
         states = ", ".join(f"{count} {state}" for state, count in (told.get("replica_states") or {}).items())
         yield Text.assemble(f"  {clean(name)}: ", marked(str(told.get("status"))), clean(f"  {states}"))
-        for line in str(told.get("message") or "").splitlines():
+        for line in the_point(str(told.get("message") or "")).splitlines():
             yield Text(f"    {clean(line)}")
 
 

@@ -21,6 +21,9 @@ LOOK_EVERY_S = 1.0
 NO_LOGS = 0
 """`logs_tail` for those who do not read the logs."""
 
+POINT = 3
+"""Lines at the end of a traceback: where, the code, the error."""
+
 Status = Mapping[str, Any]
 
 
@@ -49,13 +52,11 @@ def judged(status: Status, before: Status | None = None, version: str | None = N
     word = status.get("status")
     rejected = status.get("rejected_version")
     if rejected and rejected != (before or {}).get("rejected_version") and word not in ("DEPLOYING", "UPDATING"):
+        fate = "It did not come up" if word == "DEPLOY_FAILED" else "The new version was rejected, the old one serves"
         lines = "\n".join(str(line) for line in rejected.get("log_lines") or ())
-        reason = rejected.get("reason") or "it did not come up"
-        return Failed(
-            f"The new version was rejected, the one before serves: {reason}" + (f"\n{lines}" if lines else "")
-        )
+        return Failed("\n".join(filter(None, (f"{fate}: {rejected.get('reason')}", the_point(lines)))))
     if word == "DEPLOY_FAILED":
-        return Failed(str(status.get("message") or "The deployment failed."))
+        return Failed(the_point(str(status.get("message") or "The deployment failed.")))
     if word == "NOT_RUNNING":
         return Failed(str(status.get("message") or "It is not running."))
     healthy = all(one.get("status") == "HEALTHY" for one in (status.get("deployments") or {}).values())
@@ -65,6 +66,12 @@ def judged(status: Status, before: Status | None = None, version: str | None = N
             return Failed(f"It runs {running}, not {version}.")
         return Up()
     return Coming()
+
+
+def the_point(text: str) -> str:
+    """The text; of a traceback only its end, which names the author's line and the error."""
+    lines = text.rstrip().splitlines()
+    return "\n".join(lines[-POINT:]) if len(lines) > POINT and "Traceback" in text else text.rstrip()
 
 
 def service_id(status: Status) -> str | None:

@@ -10,6 +10,8 @@ import pytest
 
 from bioengine_runtime.command import apps as apps_module
 from bioengine_runtime.command import waiting
+from bioengine_runtime.command.place import Place
+from bioengine_runtime.command.show import Screen
 from tests.command.app_folder import MANIFEST, a_folder
 from tests.command.fake_worker import WORKER, FakeServer, FakeWorker, a_deployment, an_app, bioengine, remote
 
@@ -153,6 +155,20 @@ def test_wait_ends_when_there_is_nothing_to_wait_for(server: FakeServer, worker:
     assert result.exit_code == 1
     assert "Error: demo is not up. ValueError: no weights" in result.stderr
     assert "Hint:  Its lines: bioengine apps logs demo --previous 1" in result.stderr
+
+
+def test_of_a_traceback_only_the_point_is_told(server: FakeServer, worker: FakeWorker) -> None:
+    frames = [f'  File "serve.py", line {number}, in f' for number in range(50)]
+    end = ['  File "demo.py", line 3, in async_init', "    load()", "ValueError: no weights"]
+    lines = ["Traceback (most recent call last):", *frames, *end]
+    rejected = {"reason": "ValueError: no weights", "log_lines": lines}
+    worker.apps["demo"] = an_app("demo")
+    worker.next_looks = [lambda: None, lambda: worker.apps["demo"].update(rejected_version=rejected)]
+    result = bioengine(server, "apps", "run", "lab/demo", "--app-id", "demo", "--wait")
+    assert result.exit_code == 1
+    told = result.stderr[result.stderr.index("Error:") :].splitlines()
+    assert told[0].endswith("The new version was rejected, the old one serves: ValueError: no weights")
+    assert told[1:4] == end and told[4].startswith("Hint:  ")
 
 
 def test_wait_ends_when_time_is_over(server: FakeServer, worker: FakeWorker) -> None:
@@ -320,6 +336,31 @@ def test_several_workers_are_not_chosen_from(server: FakeServer) -> None:
     server.services[WORKER] = remote("AssertionError", f"Multiple services found for {WORKER}, e.g. {keys}. You can …")
     result = bioengine(server, "apps", "status")
     assert result.exit_code == 1 and "lab/a:bioengine-worker, lab/b:bioengine-worker" in result.stderr
+
+
+class Attended(Screen):
+    """A terminal with somebody at it."""
+
+    is_attended = True
+
+
+def test_somebody_at_a_terminal_without_a_token_is_sent_to_log_in(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def login(config: dict[str, Any]) -> str:
+        await config["login_callback"]({"login_url": "https://hypha.example/login?key=1"})
+        return CANARY
+
+    monkeypatch.setattr("hypha_rpc.login", login)
+    place = Place("https://hypha.example", None, WORKER, server.connect, Attended())
+
+    async def work() -> None:
+        async with await place.the_worker(as_somebody=True):
+            place.screen.note(f"I am {CANARY}")
+
+    place.run(work)
+    assert server.addresses[0].token == CANARY
+    assert capsys.readouterr().err == ("No token is set. Log in here: https://hypha.example/login?key=1\nI am *****\n")
 
 
 @pytest.mark.parametrize(

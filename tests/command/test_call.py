@@ -60,7 +60,7 @@ def test_the_methods_with_what_they_take(server: FakeServer, fake_app: FakeApp) 
         "    name: Whom to greet.",
     ]
     assert bioengine(server, "call", APP).stdout == result.stdout
-    assert "Next:  bioengine call lab/demo items" in result.stderr
+    assert "Next:  bioengine call lab/demo METHOD --arg NAME=VALUE" in result.stderr
     as_json = json.loads(bioengine(server, "call", APP, "--list-methods", "--json").stdout)
     assert [one["name"] for one in as_json] == ["items", "ping"] and as_json[1]["parameters"]["required"] == ["name"]
 
@@ -83,7 +83,7 @@ def test_arguments_that_are_none_are_a_usage_error(server: FakeServer, fake_app:
 
 def test_a_pipe_gets_json_with_every_element(server: FakeServer, fake_app: FakeApp) -> None:
     fake_app.answer = {"mask": numpy.arange(100).reshape(10, 10), "score": numpy.float64(0.5)}
-    answer = json.loads(bioengine(server, "call", APP, "ping").stdout)
+    answer = json.loads(bioengine(server, "call", APP, "ping", "--arg", "name=a").stdout)
     assert answer["mask"][9][9] == 99 and answer["score"] == 0.5
 
 
@@ -93,14 +93,19 @@ def test_a_stream_is_told_item_by_item(server: FakeServer, fake_app: FakeApp) ->
             yield {"number": number}
 
     fake_app.answer = numbers()
-    assert bioengine(server, "call", APP, "ping").stdout.splitlines() == [f'{{"number": {n}}}' for n in range(3)]
+    assert bioengine(server, "call", APP, "ping", "--arg", "name=a").stdout.splitlines() == [
+        f'{{"number": {n}}}' for n in range(3)
+    ]
 
 
 def test_an_error_of_the_app_is_one_line(server: FakeServer, fake_app: FakeApp) -> None:
     fake_app.answer = remote("ValueError", "no such image:\nx.tif", "async")
-    result = bioengine(server, "call", APP, "ping")
+    result = bioengine(server, "call", APP, "ping", "--arg", "name=a")
     assert result.exit_code == 1 and result.stdout == ""
-    assert result.stderr.splitlines()[0] == "Error: ValueError: no such image: x.tif"
+    assert result.stderr.splitlines() == [
+        "Error: ValueError: no such image: x.tif",
+        "Hint:  See bioengine call lab/demo --list-methods or bioengine apps logs demo",
+    ]
     assert server.open == 0
 
 
@@ -110,9 +115,15 @@ def test_a_method_that_is_not_there(server: FakeServer, fake_app: FakeApp) -> No
     assert "Error: lab/demo has no method pong.\nHint:  It has items, ping." in result.stderr
 
 
+def test_a_call_that_lacks_something_is_not_made(server: FakeServer, fake_app: FakeApp) -> None:
+    result = bioengine(server, "call", APP, "ping", "--arg", "n=1")
+    assert result.exit_code == 1 and fake_app.given == {}
+    assert "Error: ping needs name.\nHint:  It is ping(name: str, n: int = …)." in result.stderr
+
+
 def test_a_call_that_takes_too_long(server: FakeServer, fake_app: FakeApp) -> None:
     fake_app.answer = TimeoutError()
-    result = bioengine(server, "call", APP, "ping", "--timeout", "5")
+    result = bioengine(server, "call", APP, "ping", "--arg", "name=a", "--timeout", "5")
     assert result.exit_code == 1 and "ping did not answer in 5 s" in result.stderr
     assert server.addresses[0].timeout_s == 5
 
@@ -122,6 +133,6 @@ def test_of_several_services_one_that_lives_is_called_and_named(server: FakeServ
     keys = [f"services:public|bioengine-app:{one}@*".encode() for one in ids]
     server.services[APP] = remote("AssertionError", f"Multiple services found for {APP}, e.g. {keys}. You can …")
     server.services[ids[1]] = fake_app.service()
-    result = bioengine(server, "call", APP, "ping")
+    result = bioengine(server, "call", APP, "ping", "--arg", "name=a")
     assert result.exit_code == 0 and json.loads(result.stdout) == "pong"
     assert f"2 services answer to {APP}; this is {ids[1]}" in result.stderr

@@ -49,14 +49,9 @@ class Shell:
             raise RuntimeError("this version cannot start")
 
     @schema_method
-    async def version(self) -> str:
-        """The version that answers."""
-        return "{version}"
-
-    @schema_method
-    async def setting(self, name: str = Field(..., description="Which variable.")) -> str:
-        """A variable of the app's environment."""
-        return os.environ.get(name, "unset")
+    async def settings(self, names: list = Field(..., description="Which variables.")) -> list:
+        """The version that answers, and variables of the app's environment."""
+        return ["{version}", *(os.environ.get(name) for name in names)]
 
     @schema_method
     async def ramp(self, to: int) -> dict:
@@ -92,13 +87,17 @@ class Shell:
             "COLUMNS": "200",
         }
 
-    async def start(self, *words: str) -> asyncio.subprocess.Process:
-        pipe = asyncio.subprocess.PIPE
+    async def start(self, *words: str, stdout: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            COMMAND, *words, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=self.environment,
+            COMMAND,
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=asyncio.subprocess.PIPE,
+            env=self.environment,
             # A shell in the background hands down an ignored SIGINT; somebody at a terminal does not.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
+        )
 
     async def run(self, *words: str) -> Ended:
         process = await self.start(*words)
@@ -149,18 +148,17 @@ async def test_the_life_of_an_app_from_a_shell(stack: Stack, shell: Shell, tmp_p
     assert SECRET not in (await shell.does("apps", "status", "shell", "--json")).out
 
     methods = (await shell.does("call", app, "--list-methods")).out
-    assert "setting(name: str)" in methods and "name: Which variable." in methods
-    assert json.loads((await shell.does("call", app, "version")).out) == "1.0.0"
-    assert json.loads((await shell.does("call", app, "setting", "--arg", "name=PASS")).out) == SECRET
+    assert "settings(names: list)" in methods and "names: Which variables." in methods
+    settings = ("call", app, "settings", "--arg", 'names=["A", "PASS"]')
+    assert json.loads((await shell.does(*settings)).out) == ["1.0.0", "1", SECRET]
     assert json.loads((await shell.does("call", app, "ramp", "--arg", "to=100", "--json")).out)["values"][99] == 99
     failed = await shell.run("call", app, "fail")
     assert failed.code == 1 and failed.err.startswith("Error: ValueError: no such image: x.tif\n")
 
     updated = await shell.does("apps", "deploy", write(folder, "2.0.0"), "--app-id", "shell", "--wait")
-    assert "shell runs 1.0.0 now; this updates it." in updated.err
-    assert json.loads((await shell.does("call", app, "version")).out) == "2.0.0"
-    kept = [(await shell.does("call", app, "setting", "--arg", f"name={name}")).out.strip() for name in ("A", "PASS")]
-    assert [json.loads(one) for one in kept] == ["1", SECRET], "an update keeps what it does not name"
+    assert "shell runs 1.0.0; this updates it." in updated.err
+    kept = json.loads((await shell.does(*settings)).out)
+    assert kept == ["2.0.0", "1", SECRET], "an update keeps what it does not name"
 
 
 async def test_lines_are_followed_until_ctrl_c(stack: Stack, shell: Shell) -> None:
@@ -187,13 +185,14 @@ async def test_a_version_that_does_not_come_up_is_told_and_the_old_one_serves(
     broken = write(tmp_path / "app", "3.0.0", broken=True)
     ended = await shell.run("apps", "deploy", broken, "--app-id", "shell", "--wait", "--timeout", "90")
     assert ended.code == 1 and "this version cannot start" in ended.err, ended
-    assert json.loads((await shell.does("call", f"{stack.workspace}/shell", "version")).out) == "2.0.0"
+    answer = await shell.does("call", f"{stack.workspace}/shell", "settings", "--args", '{"names": []}')
+    assert json.loads(answer.out) == ["2.0.0"]
 
 
 async def test_a_stranger_is_refused_and_told_what_to_do(stack: Stack, tmp_path: Path) -> None:
     stranger = Shell(stack, stack.token("mallory"))
-    for words in (["upload", write(tmp_path / "app", "9.0.0")], ["run", "shell"], ["stop", "shell", "-y"]):
-        ended = await stranger.run("apps", *words)
+    tries = (["upload", write(tmp_path / "app", "9.0.0")], ["run", "shell"], ["stop", "shell", "-y"])
+    for ended in await asyncio.gather(*(stranger.run("apps", *words) for words in tries)):
         assert ended.code == 1 and "may not call" in ended.err and "Hint:  Use a token of somebody who may" in ended.err
         assert "Traceback" not in ended.err
     wrong = await Shell(stack, "not-a-token").run("cluster", "status")
@@ -204,12 +203,20 @@ async def test_the_cluster_and_the_end_of_an_app(stack: Stack, shell: Shell) -> 
     cluster = await shell.does("cluster", "status")
     assert "(head)" in cluster.out and f"Workspace: {stack.workspace}" in cluster.out
 
+    reading, writing = os.pipe()
+    os.close(reading)
+    unread = await shell.start("cluster", "status", "--json", stdout=writing)
+    os.close(writing)
+    _, complaints = await asyncio.wait_for(unread.communicate(), 60)
+    assert complaints == b"", "a reader that went away is no fault"
+
     stopped = await shell.does("apps", "stop", "shell", "--yes", "--wait")
     assert stopped.out == "shell is stopped.\n"
     assert "NOT_RUNNING" in (await shell.does("apps", "status", "shell")).out
 
     async def gone() -> bool:
-        return (await shell.run("call", f"{stack.workspace}/shell", "version")).code == 1
+        ended = await shell.run("call", f"{stack.workspace}/shell", "ramp", "--arg", "to=1")
+        return ended.code == 1 and f"There is no service {stack.workspace}/shell" in ended.err
 
     await eventually(gone, 30)
 
