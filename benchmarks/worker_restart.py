@@ -70,7 +70,7 @@ async def kill_and_await(play: Stage) -> tuple[float, float]:
         try:
             if worker_pid(play) != before and await knows_its_app(play):
                 return killed, time.perf_counter()
-        except Exception:  # not there yet  # noqa: S112
+        except Exception:  # not there yet
             continue
 
 

@@ -112,7 +112,7 @@ class HyphaSession:
     async def withdraw(self, service_id: str) -> None:
         async with self._changing:
             if self._services.pop(service_id, None) is not None and self.is_connected:
-                await self._bounded(self._server.unregister_service(service_id))
+                await self._bounded(self._unregister(service_id))
 
     def services(self) -> tuple[str, ...]:
         return tuple(self._services)
@@ -189,6 +189,12 @@ class HyphaSession:
     async def _register(self, service: Mapping[str, Any], *, announce: bool) -> None:
         options = {"overwrite": True, "notify": announce}
         await self._bounded(self._server.rpc.register_service(dict(service), options))
+
+    async def _unregister(self, service_id: str) -> None:
+        """By its full id: hypha-rpc sends the short one, which may be another client's service just as well."""
+        manager = await self._server.rpc.get_manager_service({"case_conversion": "snake"})
+        await manager.unregister_service(self.service_id(service_id))
+        await self._server.rpc.unregister_service(service_id, notify=False)
 
     async def _drop_connection(self, timeout_s: float) -> None:
         server, self._server = self._server, None

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from bioengine_runtime.artifacts import HyphaArtifacts
 from bioengine_runtime.contract.status import NodeState
 from bioengine_runtime.desk import Desk, Logs
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
+from bioengine_runtime.machine import Machine
 from bioengine_runtime.operations import Apps, Operations, WorkerFacts
 from bioengine_runtime.ray_link import Head, RayAway
 from bioengine_runtime.sealing import ensure_key
@@ -74,8 +74,8 @@ class Presence:
         if self.settings.geo_location:
             self._tasks.append(asyncio.create_task(self._locate(), name="geo"))
         server = await self.session.connected()
-        self.owner = owner_of(server.config.user)
-        self.admins = tuple(dict.fromkeys([*owner_names(server.config.user), *self.settings.admin_users]))
+        self.owner = Caller.from_context(server.config)
+        self.admins = tuple(dict.fromkeys([*names_of(self.owner), *self.settings.admin_users]))
 
     async def register(
         self,
@@ -98,31 +98,24 @@ class Presence:
             admins=lambda: self.admins,
             key=ensure_key(self.key_file),
         )
-        more: dict[str, Any] = {}
-        try:
-            from bioengine_runtime.machine import Machine
-
-            more = {
-                "machine": Machine(
-                    apps_dir=self.settings.apps_dir,
-                    log_file=self.settings.log_file,
-                    running=running,
-                    leave=leave,
-                    require_ray=require_ray,
-                )
-            }
-            WorkerService(reconciler=operations, people=desk, admins=lambda: self.admins, **more)
-        except (ImportError, TypeError):
-            more = {}
-        service = WorkerService(reconciler=operations, people=desk, admins=lambda: self.admins, **more)
+        machine = Machine(
+            apps_dir=self.settings.apps_dir,
+            log_file=self.settings.log_file,
+            running=running,
+            leave=leave,
+            require_ray=require_ray,
+        )
+        service = WorkerService(reconciler=operations, people=desk, machine=machine, admins=lambda: self.admins)
         description = f"Manages BioEngine Apps and Datasets ({self.settings.mode})"
         await self.session.put(service.registration(self.settings.service_id, self.settings.worker_name, description))
         return desk
 
     async def withdraw(self) -> None:
         """Nobody finds us any more; whoever waits for an answer still gets it."""
-        with suppress(Exception):
+        try:
             await self.session.withdraw(self.settings.service_id)
+        except Exception as error:  # Hypha is away; it forgets the service with the connection
+            log.warning("event=not_withdrawn error=%s", type(error).__name__)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -155,16 +148,10 @@ class Presence:
             public_url=self.session.public_url,
             ray_address=self.settings.ray_address,
             started_at=self._started_at,
-            **{
-                name: value
-                for name, value in {
-                    "token_expires_at": self._token.expires_at,
-                    "ray_started_at": self._head.started_at if self._head else None,
-                    "ray_reachable": self._head is not None,
-                    "geo": self._geo,
-                }.items()
-                if name in WorkerFacts.__dataclass_fields__
-            },
+            token_expires_at=self._token.expires_at,
+            ray_started_at=self._head.started_at if self._head else None,
+            ray_reachable=self._head is not None,
+            geo=self._geo,
         )
 
     async def _locate(self) -> None:
@@ -176,19 +163,6 @@ class Presence:
             log.warning("event=not_located error=%s", type(error).__name__)
 
 
-def owner_names(user: Any) -> list[str]:
-    """The token owner's ids and e-mail; an anonymous owner is nobody.
-
-    A token that Hypha made from another one has an id of its own, and the first one's as `parent`.
-    """
-    if not user or user.get("is_anonymous"):
-        return []
-    names = (user.get("id"), user.get("parent"), user.get("email"))
-    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name))
-
-
-def owner_of(user: Any) -> Caller:
-    """The token's owner as who asks for something; the same one after the token was renewed."""
-    known = Caller.from_context({"user": user})
-    parent = (user or {}).get("parent")
-    return Caller(parent, known.email, known.anonymous) if isinstance(parent, str) and parent else known
+def names_of(owner: Caller) -> list[str]:
+    """By what the token's owner is an admin: id and e-mail, whichever there is; an anonymous owner is nobody."""
+    return [] if owner.anonymous else [name for name in (owner.user_id, owner.email) if name]

@@ -93,6 +93,18 @@ async def test_a_service_the_server_has_lost_is_put_back(stack: Stack, monkeypat
         await eventually(is_back, 20)
 
 
+async def test_only_ones_own_service_is_withdrawn_when_another_client_has_one_of_the_same_name(stack: Stack) -> None:
+    async with a_session(stack, "mine") as mine, a_session(stack, "theirs") as theirs:
+        await asyncio.gather(mine.connected(), theirs.connected())
+        await mine.put(a_service("mine"))
+        await theirs.put(a_service("theirs"))
+        await mine.withdraw("talk")
+        async with stack.connected("bob") as server:
+            assert await (await server.get_service(f"{stack.workspace}/talk")).say() == "theirs"
+            with pytest.raises(Exception, match="not found"):
+                await server.get_service(f"{stack.workspace}/mine:talk")
+
+
 async def test_a_token_file_that_is_mended_is_read_again(stack: Stack, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("not a token")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from bioengine_runtime.access import Caller
 from bioengine_runtime.apps.errors import BadApp
 from bioengine_runtime.contract.status import NodeState
 from bioengine_runtime.nodes import cluster_summary
-from bioengine_runtime.presence import owner_names, owner_of
+from bioengine_runtime.presence import names_of
 from bioengine_runtime.settings import read_settings
 from bioengine_runtime.startup import BadStartup, deploy_all, read_wishes
 
@@ -107,14 +108,15 @@ async def test_a_startup_application_that_fails_stops_neither_the_others_nor_the
     assert "bad: no manifest" in caplog.text and "sesame" not in caplog.text
 
 
-def test_the_owner_of_a_token_is_known_by_id_and_email_and_never_by_none() -> None:
-    renewed = {"id": "child", "parent": "ann", "email": "ann@lab.example"}
-    assert owner_names({"id": "ann", "email": "ann@lab.example"}) == ["ann", "ann@lab.example"]
-    assert owner_names({"id": "root", "email": None}) == ["root"]
-    assert owner_names({"id": "x", "email": "x@y.example", "is_anonymous": True}) == []
-    assert owner_names(None) == []
-    assert owner_names(renewed) == ["child", "ann", "ann@lab.example"]
-    assert owner_of(renewed).owner() == owner_of({"id": "ann", "email": "ann@lab.example"}).owner() == "user:ann"
+def test_the_owner_of_a_token_is_an_admin_by_id_and_email_and_never_by_none() -> None:
+    def names(**user: Any) -> list[str]:
+        return names_of(Caller.from_context({"user": user}))
+
+    assert names(id="ann", email="ann@lab.example") == ["ann", "ann@lab.example"]
+    assert names(id="root", email=None) == ["root"]
+    assert names(id="x", email="x@y.example", is_anonymous=True) == []
+    assert names_of(Caller.from_context(None)) == []
+    assert names(id="renewed", parent="ann", email="ann@lab.example") == ["ann", "ann@lab.example"]
 
 
 def test_a_node_is_shown_with_what_its_resources_say() -> None:
