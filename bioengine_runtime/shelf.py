@@ -16,6 +16,7 @@ from typing import Any
 
 from bioengine_runtime.app_folder import MAX_FILES, AppFolder, inside
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
+from bioengine_runtime.door import Invalid
 from bioengine_runtime.transfer import AT_ONCE, TIMEOUT_S, send
 
 log = logging.getLogger(__name__)
@@ -94,9 +95,9 @@ class Shelf:
             raise
 
     async def delete(self, artifact_id: str) -> None:
-        """Remove an app with all its versions. Raises UnknownApp, or Refused for what is no app of this workspace."""
+        """Remove an app with all its versions. Raises UnknownApp, Refused for what is no app, Invalid for another's."""
         if artifact_id.split("/", 1)[0] != self._workspace:
-            raise Refused(f"{artifact_id} is not in {self._workspace}; only apps of that workspace are deleted here")
+            raise Invalid(f"artifact_id: {artifact_id} is not in {self._workspace}, and this worker deletes only there")
         record = await self.record(artifact_id)
         if record is None:
             raise UnknownApp(f"Artifact with ID '{artifact_id}' does not exist.")

@@ -12,6 +12,7 @@ import pytest
 from bioengine_runtime import transfer
 from bioengine_runtime.app_folder import AppFolder, read_folder
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
+from bioengine_runtime.door import Invalid
 from bioengine_runtime.shelf import Shelf, comment, content_in, version_for
 from tests.runtime.demo_app import demo_files
 
@@ -183,7 +184,7 @@ async def test_6_1_7_more_apps_than_a_page_are_all_listed_and_few_asked_at_once(
 async def test_only_apps_of_the_own_workspace_are_deleted(manager: FakeManager) -> None:
     shelf = Shelf(manager, "w")
     await shelf.store(a_folder(), "ann")
-    for artifact, kind in {"v/demo": Refused, "w/nothing": UnknownApp, "w/applications": Refused}.items():
+    for artifact, kind in {"v/demo": Invalid, "w/nothing": UnknownApp, "w/applications": Refused}.items():
         with pytest.raises(kind):
             await shelf.delete(artifact)
     await shelf.delete("w/demo")

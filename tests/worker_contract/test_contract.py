@@ -249,7 +249,7 @@ async def test_6_2_8_an_id_that_would_be_taken_for_something_else_is_refused(app
 
 async def test_what_is_not_of_the_workspace_or_no_app_is_not_deleted(target: Target) -> None:
     for artifact, reason in {
-        "somewhere-else/demo": "is not in",
+        "somewhere-else/demo": "ValueError: artifact_id: somewhere-else/demo is not in",
         "no-such-app": "does not exist",
         "applications": "is no app|and no app",
     }.items():
