@@ -163,6 +163,12 @@ def a_desired(
 
 def a_status(app: DesiredApp, *, rejected: str | None = None, **fields: Any) -> AppState:
     """The app as it runs when it runs as wanted; `rejected` is the digest of a version that did not come up."""
+    prints = dict.fromkeys(keys_of(app.secrets), "f" * 16)
+    failed = (
+        Rejection(digest=rejected, secret_fingerprints=prints, reason="it raised in __init__", at=0.0)
+        if rejected
+        else None
+    )
     return AppState.model_validate(
         {
             "app_id": app.app_id,
@@ -170,8 +176,8 @@ def a_status(app: DesiredApp, *, rejected: str | None = None, **fields: Any) -> 
             "spec": app.spec,
             "digest": app.spec.digest(),
             "provenance": app.provenance,
-            "secret_fingerprints": dict.fromkeys(keys_of(app.secrets), "f" * 16),
-            "rejected": Rejection(digest=rejected, reason="it raised in __init__", at=0.0) if rejected else None,
+            "secret_fingerprints": prints,
+            "rejected": failed,
             **fields,
         }
     )

@@ -136,7 +136,8 @@ class Watcher:
         if record is None or now is None or now.record != record:
             return True
         known = await rejection_of(app_id)
-        if known is None or known.digest != record.digest:
+        tried = (record.digest, record.secret_fingerprints)
+        if known is None or (known.digest, known.secret_fingerprints) != tried:
             rejection = await _rejection(record, failed)
             log.warning("app=%s digest=%s rejected: %s", app_id, record.digest[:12], rejection.reason)
             await asyncio.to_thread(store.put, store.REJECTED, app_id, rejection.model_dump_json().encode())
@@ -183,4 +184,10 @@ async def _rejection(record: AppRecord, failed: Failed) -> Rejection:
         said = await read_logs([last], LOG_LINES)
         for written in said.get(last.replica_id, {}).values():
             lines = written + lines
-    return Rejection(digest=record.digest, reason=failed.reason, log_lines=lines[-2 * LOG_LINES :], at=time.time())
+    return Rejection(
+        digest=record.digest,
+        secret_fingerprints=record.secret_fingerprints,
+        reason=failed.reason,
+        log_lines=lines[-2 * LOG_LINES :],
+        at=time.time(),
+    )

@@ -28,6 +28,9 @@ class Rejection(Closed):
     """A version that was tried and did not come up; it is not tried again while its digest stays the same."""
 
     digest: str
+    secret_fingerprints: dict[str, str] = Field(
+        default_factory=dict, description="Class/NAME → keyed hash of what it was tried with."
+    )
     reason: str
     log_lines: list[str] = Field(default_factory=list)
     at: float = Field(description="Seconds since the epoch.")

@@ -58,6 +58,8 @@ class Difference:
     fields: frozenset[str] = frozenset()
     changes: tuple[Change, ...] = ()
     drift: bool = False
+    mended: bool = False
+    """The secrets that a rejected version was tried with have changed since, so it may come up now."""
 
     @property
     def in_place(self) -> bool:
@@ -172,7 +174,13 @@ def _update(
         fields=fields,
         changes=tuple(_changes(wanted, app, fields, frozenset(_secrets_changed(wanted, app, known)))),
         drift=_is_drift(wanted, app, fields, desired),
+        mended=_is_mended(app, known),
     )
+
+
+def _is_mended(app: AppState, known: Mapping[str, str | None]) -> bool:
+    tried = app.rejected.secret_fingerprints if app.rejected else {}
+    return any(known.get(key) not in (None, print_) for key, print_ in tried.items())
 
 
 def _is_drift(wanted: DesiredApp, app: AppState, fields: frozenset[str], desired: DesiredState) -> bool:

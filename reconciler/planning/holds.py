@@ -8,7 +8,7 @@ from typing import Protocol
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import AppState
 from reconciler.planning.desired import DesiredState
-from reconciler.planning.diff import SECRET_VALUES, Difference, Kind
+from reconciler.planning.diff import Difference, Kind
 from reconciler.planning.effects import Room, lacking, needs_of
 from reconciler.planning.live import LiveState
 from reconciler.planning.shown import count, listed
@@ -121,9 +121,8 @@ def _rejected(difference: Difference, draft: Draft) -> Held | None:
     rejected = running.rejected
     if rejected.digest != wanted.spec.digest():
         return None
-    failed_with_these = running.status == "DEPLOY_FAILED" and running.digest == rejected.digest
-    if failed_with_these and SECRET_VALUES in difference.fields:
-        return None  # the secrets that it failed with are known, and they changed since
+    if difference.mended:
+        return None
     message = f"this version was tried and did not come up: {rejected.reason}"
     return hold(difference, Reason.BAD_COMMIT, message, "push a change, or try again with --force")
 

@@ -256,6 +256,15 @@ def test_a_version_that_did_not_come_up_is_not_tried_again() -> None:
     assert addresses(plan_of(other, live)) == ["update demo-app"]
 
 
+def test_a_rejected_version_is_tried_again_with_another_secret_while_the_old_one_serves() -> None:
+    old = an_app(secrets=a_secret("PIN"))
+    new = an_app(secrets=a_secret("PIN"), max_ongoing_requests=3)
+    state = a_status(old, rejected=new.spec.digest())
+    desired, live = a_desired(new), a_live(state, artifacts=[an_artifact(new)])
+    assert reasons(plan_of(desired, live, {"demo-app": {"*/PIN": "f" * 16}})) == {"demo-app": Reason.BAD_COMMIT}
+    assert "update demo-app" in addresses(plan_of(desired, live, {"demo-app": {"*/PIN": "0" * 16}}))
+
+
 def test_a_first_version_that_did_not_come_up_is_tried_again_with_another_secret() -> None:
     app = an_app(secrets=a_secret("PIN"))
     state = a_status(app, status="DEPLOY_FAILED", rejected=app.spec.digest())
