@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from bioengine_runtime.access import EVERYBODY, Caller, is_admin, owns, users_of
+from bioengine_runtime.access import Caller, is_admin, owns, users_of
 from bioengine_runtime.apps.errors import UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
 from bioengine_runtime.apps.record import Running, read_records
@@ -188,7 +188,7 @@ class Desk:
         owner = state.provenance.owner if state.provenance else None
         if is_admin(caller, self._admins()) or owns(caller, owner):
             return True
-        named = set(users_of(ENTIRE, state.spec.authorized_users if state.spec else None)) - {EVERYBODY}
+        named = users_of(ENTIRE, state.spec.authorized_users if state.spec else None)
         return not caller.anonymous and not caller.names().isdisjoint(named)
 
     async def _by_id(self) -> dict[str, AppState]:
