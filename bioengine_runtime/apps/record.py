@@ -116,7 +116,8 @@ class Running:
 async def read_records() -> dict[str, Running]:
     """Every Serve application, with our record where it carries one; empty when Serve does not run. One remote call."""
     try:
-        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        # In a thread: with a head that died it does not come back before Ray gives up.
+        controller = await asyncio.to_thread(ray.get_actor, SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
     except ValueError:
         return {}
     answer = controller.get_serve_instance_details.remote()
