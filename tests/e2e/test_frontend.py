@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, expect
 
-from tests.e2e.browser import NoBrowser, a_browser
+from tests.e2e.browser import a_browser
 from tests.e2e.lab import Lab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -21,8 +20,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 EXAMPLE = Path("example-desired-state/apps/demo-app")
 # What an app says is text, whatever is in it.
 GREETING = "<b id='injected'>Hello</b>"
-# Where one of these is set, a machine without a browser is a failure.
-MUST_RUN = ("CI", "NEEDS_BROWSER")
 LOOPBACK = {"127.0.0.1", "localhost"}
 ANSWER_MS = 20_000
 
@@ -75,13 +72,8 @@ async def opened(browser: Browser, url: str) -> AsyncIterator[Seen]:
 
 @pytest_asyncio.fixture(scope="module")
 async def browser() -> AsyncGenerator[Browser, None]:
-    try:
-        async with a_browser() as browser:
-            yield browser
-    except NoBrowser as error:
-        if any(os.environ.get(name) for name in MUST_RUN):
-            raise
-        pytest.skip(str(error))
+    async with a_browser() as browser:
+        yield browser
 
 
 @pytest_asyncio.fixture(scope="module")
