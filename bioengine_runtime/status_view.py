@@ -77,7 +77,7 @@ def app_status(
         "application_resources": {name: record.resources.get(name, 0) if record else None for name in RESOURCES},
         "authorized_users": _users(state) if insider else {},
         "available_methods": state.methods,
-        "max_ongoing_requests": spec.max_ongoing_requests if spec else None,
+        "max_ongoing_requests": record.capacity if record else None,
         "static_site_url": state.static_site_url,
         "service_ids": [{"websocket_service_id": state.service_id, "webrtc_service_id": rtc_service_id}],
         "start_time": state.started_at,

@@ -57,6 +57,7 @@ class AppRecord(Closed):
         default_factory=dict,
         description="num_cpus, num_gpus and memory (bytes) of one replica of every deployment, added up.",
     )
+    capacity: int = Field(default=1, description="Requests that one replica of the entry works on at once.")
     warnings: list[str] = Field(default_factory=list, description="What its operator should know, in sentences.")
     previous: AppRecord | None = None
 

@@ -18,6 +18,9 @@ from bioengine_runtime.contract.base import ENTIRE
 START_ATTEMPTS = 2
 """One more try forgives a lost node or a slow download; a broken app fails its second start as surely as its first."""
 
+ONGOING, QUEUED = 10, 100
+"""Requests that a replica of the entry works on, and that may wait, when nobody says how many."""
+
 AUTHOR_DECIDES = (
     "num_replicas",
     "autoscaling_config",
@@ -74,9 +77,7 @@ def wanted(
     options |= _scale(spec, class_name, options)
     options |= _rollout(spec)
     if entry:
-        # The entry's capacity is the instance's, which always says one; what the author wrote holds for the others.
-        options["max_ongoing_requests"] = spec.max_ongoing_requests
-        options["max_queued_requests"] = spec.max_queued_requests
+        options |= _capacity(spec, options)
     return Wanted(
         name=class_name,
         actor_options=author,
@@ -114,7 +115,7 @@ def resources(actor_options: Mapping[str, Any]) -> dict[str, float]:
 def doubts(spec: AppSpec, class_name: str, decorator: Mapping[str, Any]) -> list[str]:
     """What the author of the entry may not have meant, as sentences."""
     meant = decorator.get("max_ongoing_requests")
-    if not meant or meant >= spec.max_ongoing_requests:
+    if not meant or meant >= (spec.max_ongoing_requests or meant):
         return []
     return [
         f"{class_name} is written for {meant} requests at once and gets {spec.max_ongoing_requests}; "
@@ -157,6 +158,15 @@ def _scale(spec: AppSpec, class_name: str, author: Mapping[str, Any]) -> dict[st
     if author.get("autoscaling_config"):
         return {"num_replicas": None}
     return {}
+
+
+def _capacity(spec: AppSpec, author: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the entry: the instance's word, else the author's, else ours. Serve's own would queue without end."""
+    queued = author.get("max_queued_requests", -1)
+    return {
+        "max_ongoing_requests": spec.max_ongoing_requests or author.get("max_ongoing_requests") or ONGOING,
+        "max_queued_requests": spec.max_queued_requests or (queued if queued > 0 else QUEUED),
+    }
 
 
 def _rollout(spec: AppSpec) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class Facts:
     package: str
     worker: str
     resources: Mapping[str, float]
+    capacity: int = 1
     warnings: tuple[str, ...] = ()
 
 
@@ -124,6 +125,7 @@ def next_record(
             "package": facts.package,
             "worker": facts.worker,
             "resources": dict(facts.resources),
+            "capacity": facts.capacity,
             "warnings": list(facts.warnings),
         }
     )

@@ -261,6 +261,7 @@ class Supervisor:
         return warnings
 
     def _facts(self, spec: AppSpec, ready: Ready, warnings: Sequence[str]) -> Facts:
+        asked = _wanted(spec, {}, ready)
         return Facts(
             name=ready.manifest.name,
             description=ready.manifest.description,
@@ -269,7 +270,8 @@ class Supervisor:
             frontend_entry=ready.manifest.frontend_entry,
             package=ready.package,
             worker=self._worker,
-            resources=total([one.actor_options for one in _wanted(spec, {}, ready)]),
+            resources=total([one.actor_options for one in asked]),
+            capacity=asked[0].options["max_ongoing_requests"],
             warnings=tuple(warnings),
         )
 

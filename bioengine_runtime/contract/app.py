@@ -71,8 +71,8 @@ class AppSpec(Closed):
     secrets: dict[str, list[EnvName]] = Field(default_factory=dict, description="class or * → names")
     authorized_users: AuthorizedUsers
     disable_gpu: bool = False
-    max_ongoing_requests: int = Field(default=10, ge=1)
-    max_queued_requests: int = Field(default=100, ge=1)
+    max_ongoing_requests: int | None = Field(default=None, ge=1, description="None: what the code says, or 10.")
+    max_queued_requests: int | None = Field(default=None, ge=1, description="None: what the code says, or 100.")
     replicas: dict[str, int] = Field(default_factory=dict, description="class or * → number")
     autoscaling: dict[str, Autoscaling] = Field(default_factory=dict, description="class or * → bounds")
     rollout: Rollout = Rollout()

@@ -120,9 +120,16 @@ class AppInstance(Closed):
     hypha_token: SecretRef | None = Field(default=None, description="Token the app itself uses, as HYPHA_TOKEN.")
     authorized_users: AuthorizedUsers | None = Field(default=None, description="Overrides the manifest's.")
     disable_gpu: bool = Field(default=False, description="Run on CPUs even if the code asks for a GPU.")
-    max_ongoing_requests: int = Field(default=10, ge=1, description="Requests in flight per replica of the entry.")
-    max_queued_requests: int = Field(
-        default=100, ge=1, description="Requests that may wait when every replica is busy; more are refused at once."
+    max_ongoing_requests: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests in flight per replica of the entry; left out: what the code says, or 10.",
+    )
+    max_queued_requests: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests that may wait when every replica is busy, more are refused at once; left out: what the"
+        " code says, or 100.",
     )
     replicas: Replicas | dict[str, Replicas] | None = Field(
         default=None, description="Number of replicas, for all or per class."

@@ -84,7 +84,7 @@ def _offer(running: Running, record: AppRecord) -> Offer:
         ),
         authorized_users=record.spec.authorized_users,
         owner=record.provenance.owner,
-        capacity=record.spec.max_ongoing_requests * max(_replicas(running, record.entry), 1),
+        capacity=record.capacity * max(_replicas(running, record.entry), 1),
         ice_servers=tuple(record.spec.ice_servers),
     )
 

@@ -217,9 +217,13 @@ def _tree(app: AppState, wanted: DesiredApp) -> Iterator[Change]:
         yield Change("files", f"tree {old[:7]}", f"tree {new[:7]}")
 
 
-def _scalar(name: str) -> Callable[[AppSpec, AppSpec], Iterator[Change]]:
+def _scalar(name: str, none: str = "null") -> Callable[[AppSpec, AppSpec], Iterator[Change]]:
+    def said(spec: AppSpec) -> str:
+        content = getattr(spec, name)
+        return none if content is None else value(content)
+
     def changes(before: AppSpec, after: AppSpec) -> Iterator[Change]:
-        yield Change(name, *pair(value(getattr(before, name)), value(getattr(after, name))))
+        yield Change(name, *pair(said(before), said(after)))
 
     return changes
 
@@ -304,8 +308,8 @@ FIELD_TEXTS: Mapping[str, Callable[[AppSpec, AppSpec], Iterator[Change]]] = {
     "kwargs": _table("kwargs"),
     "authorized_users": _table("authorized_users"),
     "disable_gpu": _scalar("disable_gpu"),
-    "max_ongoing_requests": _scalar("max_ongoing_requests"),
-    "max_queued_requests": _scalar("max_queued_requests"),
+    "max_ongoing_requests": _scalar("max_ongoing_requests", none="as the code says"),
+    "max_queued_requests": _scalar("max_queued_requests", none="as the code says"),
     "replicas": _table("replicas"),
     "autoscaling": _table("autoscaling"),
     "rollout": _rollout,

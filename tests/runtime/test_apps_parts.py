@@ -74,6 +74,14 @@ def test_the_instance_decides_the_capacity_of_the_entry_and_the_author_that_of_t
     assert not {"max_ongoing_requests", "max_queued_requests"} & asked({}).options.keys()
 
 
+def test_the_capacity_of_the_entry_is_the_instances_word_else_the_authors_else_ours():
+    author = {"max_ongoing_requests": 1, "max_queued_requests": 2}
+    said = asked(author, entry=True).options
+    assert (said["max_ongoing_requests"], said["max_queued_requests"]) == (1, 2)
+    ours = asked({"max_queued_requests": -1}, entry=True).options
+    assert (ours["max_ongoing_requests"], ours["max_queued_requests"]) == (10, 100)
+
+
 def test_more_requests_than_the_author_meant_are_told():
     (said,) = doubts(a_spec(max_ongoing_requests=10), "Main", {"max_ongoing_requests": 1})
     assert said.startswith("Main is written for 1 requests at once and gets 10")
