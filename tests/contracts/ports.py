@@ -129,7 +129,7 @@ class RuntimeContract:
 
     async def test_nothing_is_overwritten_that_changed_since(self, runtime: Runtime, spec: AppSpec) -> None:
         await runtime.apply(spec, SecretValues(), self.provenance(), expected=None)
-        other = spec.model_copy(update={"max_ongoing_requests": spec.max_ongoing_requests + 1})
+        other = spec.model_copy(update={"max_ongoing_requests": (spec.max_ongoing_requests or 1) + 1})
         with pytest.raises(StepFailed):
             await runtime.apply(other, SecretValues(), self.provenance(), expected="f" * 64)
         with pytest.raises(StepFailed):

@@ -224,7 +224,7 @@ def test_an_app_stands_where_its_step_ended(result: Result | None, sync: str, he
     outcomes = [Outcome("update demo-app", result, "so it was")] if result else []
     found = app_of(drift.report(plan(a_desired(app), live, {}, PlanOptions()), live, outcomes), "demo-app")
     assert (found["sync"], found["health"], found["reason"]) == (sync, health, reason)
-    assert found["changes"] == [{"field": "max_ongoing_requests", "live": "10", "desired": "3"}]
+    assert found["changes"] == [{"field": "max_ongoing_requests", "live": "as the code says", "desired": "3"}]
 
 
 def test_an_incomplete_report_cannot_be_read_as_no_drift() -> None:

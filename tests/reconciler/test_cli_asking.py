@@ -87,7 +87,7 @@ def test_diff_exits_as_diff_does(running: FakeWorld) -> None:
     push(running, **{"cluster.yaml": a_repository("one", "two", one="    max_ongoing_requests: 3\n")["cluster.yaml"]})
     result = reconcile(running, "diff")
     assert result.exit_code == 1
-    assert "~ max_ongoing_requests  10 → 3" in result.stdout and "two" not in result.stdout
+    assert "~ max_ongoing_requests  as the code says → 3" in result.stdout and "two" not in result.stdout
     running.runtime.fail("observe")
     assert reconcile(running, "diff").exit_code == 2
 
