@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from bioengine_runtime.access import Caller, is_admin, owns, users_of
@@ -40,8 +40,8 @@ class Store(Protocol):
     ) -> str: ...
 
 
-class Logs(Protocol):
-    async def logs(self, app_id: str, tail: int, previous: int) -> dict[str, Any]: ...
+Logs = Callable[[Collection[Running], int, int], Awaitable[Mapping[str, dict[str, Any]]]]
+"""Of these apps, how many last lines, of how many replicas before."""
 
 
 class Desk:
@@ -139,12 +139,23 @@ class Desk:
         states, running = await self._by_id(), await self._records()
         asked = list(dict.fromkeys(app_ids)) if app_ids is not None else list(states)
 
-        async def one(app_id: str) -> dict[str, Any]:
-            if (state := states.get(app_id)) is None:
-                return not_running(app_id)
-            return await self._status_of(caller, state, running.get(app_id), logs_tail, previous)
-
-        return dict(zip(asked, await asyncio.gather(*map(one, asked)), strict=True))
+        insider = {app_id for app_id in asked if app_id in states and self._is_insider(caller, states[app_id])}
+        logs = await self._logs_of(
+            [running[one] for one in asked if one in insider and one in running], logs_tail, previous
+        )
+        return {
+            app_id: app_status(
+                states[app_id],
+                running.get(app_id),
+                logs.get(app_id, {}),
+                rtc_service_id=self._operations.rtc_service_id(app_id),
+                worker_started_at=self._facts().started_at,
+                insider=app_id in insider,
+            )
+            if app_id in states
+            else not_running(app_id)
+            for app_id in asked
+        }
 
     async def status(self, caller: Caller) -> dict[str, Any]:
         """Also while Ray is away: then without nodes, and not ready."""
@@ -162,26 +173,14 @@ class Desk:
         await self._operations.remove(state.app_id, owner=owner, expected=None)
         log.info("event=stopped app=%s by=%s", state.app_id, caller.name())
 
-    async def _status_of(
-        self, caller: Caller, state: AppState, running: Running | None, logs_tail: int, previous: int
-    ) -> dict[str, Any]:
-        insider = self._is_insider(caller, state)
-        return app_status(
-            state,
-            running,
-            await self._logs_of(running, logs_tail, previous) if running and insider else {},
-            rtc_service_id=self._operations.rtc_service_id(state.app_id),
-            worker_started_at=self._facts().started_at,
-            insider=insider,
-        )
-
-    async def _logs_of(self, running: Running, tail: int, previous: int) -> dict[str, Any]:
+    async def _logs_of(self, apps: Collection[Running], tail: int, previous: int) -> Mapping[str, dict[str, Any]]:
         """Logs are extra: what keeps them away must not keep the status."""
         try:
-            return await self._logs.logs(running.app_id, tail, previous)
+            return await self._logs(apps, tail, previous)
         except Exception as error:
-            log.warning("event=logs_unread app=%s error=%s", running.app_id, type(error).__name__)
-            return unread(running.deployments, f"the logs could not be read: {type(error).__name__}")
+            log.warning("event=logs_unread error=%s", type(error).__name__)
+            reason = f"the logs could not be read: {type(error).__name__}"
+            return {one.app_id: unread(one.deployments, reason) for one in apps}
 
     def _is_insider(self, caller: Caller, state: AppState) -> bool:
         """Admins, the deployer, and those whom the app names for all of it; one open to everybody names nobody."""

@@ -10,12 +10,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bioengine_runtime.access import Caller
+from bioengine_runtime.apps.logs import logs_of
 from bioengine_runtime.artifacts import HyphaArtifacts
 from bioengine_runtime.contract.status import NodeState
-from bioengine_runtime.desk import Desk, Logs
+from bioengine_runtime.desk import Desk
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
 from bioengine_runtime.machine import Machine
 from bioengine_runtime.operations import Apps, Operations, WorkerFacts
@@ -28,10 +29,6 @@ from bioengine_runtime.tokens import TokenFile, TokenKeeper
 log = logging.getLogger(__name__)
 
 
-class RunningApps(Apps, Logs, Protocol):
-    """The supervisor, or what stands in for it."""
-
-
 class NoApps:
     """The apps while no Ray head is there: nothing is known of them, and nothing can be done."""
 
@@ -41,7 +38,7 @@ class NoApps:
     async def ask(self, *_: Any, **__: Any) -> Any:
         raise RayAway(*self._away)
 
-    prepare = apply = remove = states = logs = ask
+    prepare = apply = remove = states = ask
 
 
 class Presence:
@@ -80,7 +77,7 @@ class Presence:
     async def register(
         self,
         *,
-        apps: RunningApps,
+        apps: Apps,
         nodes: Callable[[], list[NodeState]],
         service_ids: Callable[[], Awaitable[Mapping[str, str]]],
         running: Callable[[], Awaitable[Collection[str]]],
@@ -91,7 +88,7 @@ class Presence:
         operations = Operations(apps=apps, facts=self.facts, nodes=nodes, service_ids=service_ids)
         desk = Desk(
             operations=operations,
-            logs=apps,
+            logs=logs_of,
             store=self.artifacts(),
             facts=self.facts,
             nodes=nodes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,32 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bioengine_runtime.apps.record import Replica
+from bioengine_runtime.apps.record import DeploymentState, Replica, Running
 
 READ_TIMEOUT_S = 20.0
 MOST_BYTES = 1 << 20
 ALL = -1
 
 Lines = dict[str, list[str]]
+
+
+async def logs_of(apps: Collection[Running], tail: int, previous: int = 0) -> dict[str, dict[str, dict[str, Lines]]]:
+    """app → deployment → replica id → {stdout, stderr}, with one task per node however many apps there are.
+
+    tail ALL is everything, previous ALL every replica before."""
+    wanted = {
+        (app.app_id, one.name): [*one.replicas, *_before(one, previous)] for app in apps for one in app.deployments
+    }
+    found = await read_logs([replica for several in wanted.values() for replica in several], tail)
+    read: dict[str, dict[str, dict[str, Lines]]] = {app.app_id: {} for app in apps}
+    for (app_id, name), several in wanted.items():
+        read[app_id][name] = {one.replica_id: found[one.replica_id] for one in several if one.replica_id in found}
+    return read
+
+
+def _before(deployment: DeploymentState, previous: int) -> Sequence[Replica]:
+    gone = sorted(deployment.dead, key=lambda replica: replica.started_at or 0.0, reverse=True)
+    return gone if previous == ALL else gone[:previous]
 
 
 async def read_logs(replicas: Iterable[Replica], tail: int) -> dict[str, Lines]:

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.builder import Blueprint, Part, blueprint
 from bioengine_runtime.apps.deploying import Deployer
-from bioengine_runtime.apps.errors import AppError, BadApp, UnknownApp
+from bioengine_runtime.apps.errors import AppError, BadApp
 from bioengine_runtime.apps.fitting import asked_by, crowded, impossible
 from bioengine_runtime.apps.fresh import Fresh
-from bioengine_runtime.apps.logs import Lines, read_logs
 from bioengine_runtime.apps.prepare import ArtifactFiles, ArtifactReader, Builders, Places, Ready, ReadyClass, prepare
 from bioengine_runtime.apps.record import AppRecord, Running, read_records
 from bioengine_runtime.apps.redeploying import FIRST_PAUSE_S, TRIES
@@ -165,18 +164,6 @@ class Supervisor:
     async def states(self) -> list[AppState]:
         """Every app in Serve; what this worker does not look after has no `spec`."""
         return await self._states.of(await self._look(), self._worker)
-
-    async def logs(self, app_id: str, tail: int, previous: int = 0) -> dict[str, dict[str, Lines]]:
-        """deployment → replica id → {stdout, stderr}; tail -1 is everything, previous -1 every replica before."""
-        running = (await self._look()).get(app_id)
-        if running is None:
-            raise UnknownApp(f"no app {app_id} runs here")
-        found: dict[str, dict[str, Lines]] = {}
-        for deployment in running.deployments:
-            gone = sorted(deployment.dead, key=lambda replica: replica.started_at or 0.0, reverse=True)
-            before = gone if previous < 0 else gone[:previous]
-            found[deployment.name] = await read_logs([*deployment.replicas, *before], tail)
-        return found
 
     @property
     def _worker(self) -> str:

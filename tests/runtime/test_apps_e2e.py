@@ -18,7 +18,8 @@ import ray
 from ray import serve
 
 from bioengine_runtime.apps import store
-from bioengine_runtime.apps.errors import BadApp, PrepareFailed, Refused, UnknownApp
+from bioengine_runtime.apps.errors import BadApp, PrepareFailed, Refused
+from bioengine_runtime.apps.logs import logs_of
 from bioengine_runtime.apps.record import read_records
 from bioengine_runtime.apps.supervisor import Supervisor, WorkerEnvironment
 from tests.runtime.apps_world import (
@@ -396,12 +397,11 @@ async def test_a_first_version_that_fails_stays_failed(supervisor: Supervisor):
     assert state.rejected is None
 
 
-async def test_logs_are_read_per_replica(supervisor: Supervisor):
-    found = await supervisor.logs("plain", tail=20, previous=1)
+@pytest.mark.usefixtures("supervisor")
+async def test_logs_are_read_per_replica():
+    found = (await logs_of([(await read_records())["plain"]], tail=20, previous=1))["plain"]
     assert set(found) == {"Main"}
     assert len(found["Main"]) == 2
-    with pytest.raises(UnknownApp):
-        await supervisor.logs("nobody", tail=1)
 
 
 async def test_what_is_not_ours_or_not_as_expected_is_refused(supervisor: Supervisor):

@@ -17,6 +17,8 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.exceptions import BackPressureError
 
 from bioengine_runtime.apps.errors import BadApp
+from bioengine_runtime.apps.logs import logs_of
+from bioengine_runtime.apps.record import read_records
 from bioengine_runtime.apps.redeploying import read_tries
 from bioengine_runtime.apps.supervisor import Supervisor
 from tests.runtime.apps_world import (
@@ -209,8 +211,8 @@ async def remove(supervisor: Supervisor, *apps: str) -> None:
         await supervisor.remove(app_id, owner=OWNER)
 
 
-async def logged(supervisor: Supervisor, app_id: str) -> str:
-    found = await supervisor.logs(app_id, tail=-1)
+async def logged(app_id: str, previous: int = 0) -> str:
+    found = (await logs_of([(await read_records())[app_id]], tail=-1, previous=previous))[app_id]
     return "\n".join(line for replicas in found.values() for one in replicas.values() for line in one["stderr"])
 
 
@@ -225,7 +227,7 @@ async def test_6_1_15_all_that_is_async_runs_on_one_loop(supervisor: Supervisor)
 
 
 async def test_debug_logs_calls_and_the_apps_own_details_without_arguments(supervisor: Supervisor):
-    said = await logged(supervisor, "loop")
+    said = await logged("loop")
     assert "call method=told seconds=" in said
     assert "a detail" in said
     assert "canary" not in said
@@ -244,12 +246,7 @@ async def test_a_test_in_the_background_takes_no_time_and_its_failure_is_one_of_
     state = await until(supervisor, "beside", lambda state: state.status == "UNHEALTHY")
     assert "health check failed" in state.message
     await until(supervisor, "beside", lambda state: is_up(state) and pids(state).get("Main") not in (None, pid))
-    assert "RuntimeError: a bad answer" in await dead_logs(supervisor, "beside")
-
-
-async def dead_logs(supervisor: Supervisor, app_id: str) -> str:
-    found = await supervisor.logs(app_id, tail=-1, previous=-1)
-    return "\n".join(line for replicas in found.values() for one in replicas.values() for line in one["stderr"])
+    assert "RuntimeError: a bad answer" in await logged("beside", previous=-1)
 
 
 async def test_a_test_in_the_background_ends_with_its_replica(supervisor: Supervisor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -63,10 +63,11 @@ class FakeApps:
     async def records(self) -> Mapping[str, Running]:
         return self.running
 
-    async def logs(self, app_id: str, tail: int, previous: int) -> dict[str, Any]:
-        if app_id == "silent":
+    async def logs(self, apps: Collection[Running], tail: int, previous: int) -> dict[str, dict[str, Any]]:
+        if any(app.app_id == "silent" for app in apps):
             raise ConnectionError("node 10.0.0.7 is gone")
-        return {"A": {"replica-1": {"stdout": [f"{tail} {previous}"], "stderr": []}}}
+        lines = {"replica-1": {"stdout": [f"{tail} {previous}"], "stderr": []}}
+        return {app.app_id: {"A": lines} for app in apps}
 
 
 class FakeStore:
@@ -146,7 +147,7 @@ class World:
         operations = Operations(apps=self.apps, facts=self._facts, nodes=self._nodes, service_ids=self._offered)
         self.desk = Desk(
             operations=operations,
-            logs=self.apps,
+            logs=self.apps.logs,
             store=self.store,
             facts=self._facts,
             nodes=self._nodes,
