@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from bioengine_runtime.access import Caller, is_admin, owns, users_of
+from bioengine_runtime.access import USER_OWNER, Caller, is_admin, owns, users_of
 from bioengine_runtime.apps.errors import UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
 from bioengine_runtime.apps.record import Running, read_records
@@ -109,9 +109,13 @@ class Desk:
             key=self._key,
         )
         before = running.provenance if running else None
-        # An update by hand does not change whose app it is: its owner sees, and may undo, what was done to it.
-        owner = before.owner if before else caller.owner()
-        provenance = Provenance(owner=owner, source=artifact_id, commit=version, by=caller.name())
+        if before is None or before.owner.startswith(USER_OWNER):
+            owner = before.owner if before else caller.owner()
+            provenance = Provenance(owner=owner, source=artifact_id, commit=version, by=caller.name())
+        else:
+            # What was deployed from git stays its owner's, and says from which commit: the owner sees that somebody
+            # changed it since, and may undo it.
+            provenance = before.model_copy(update={"by": caller.name()})
         changed = await self._operations.apply(wanted.spec, wanted.secrets, wanted.fingerprints, provenance, None)
         what = "deployed" if changed else "unchanged"
         log.info("event=%s app=%s artifact=%s version=%s by=%s", what, app_id, artifact_id, version, caller.name())

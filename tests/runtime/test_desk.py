@@ -208,6 +208,15 @@ async def test_without_an_id_every_call_makes_an_app_of_its_own(world: World) ->
     assert len(ids) == 3 == len(world.apps.running)
 
 
+async def test_an_update_by_hand_of_what_git_deployed_still_says_its_commit(world: World) -> None:
+    await world.deploy()
+    spec, _ = world.apps.given[0]
+    from_git = Provenance(owner="lab", source="https://git.example/lab/apps", commit="c0ffee", tree="7ee")
+    world.apps.running["demo"] = a_running(spec, from_git, {}, world.apps.now)
+    await world.deploy(ADMIN, debug=True)
+    assert world.apps.given[-1][1] == from_git.model_copy(update={"by": ADMIN.name()})
+
+
 async def test_an_update_by_hand_says_who_and_leaves_the_owner(world: World) -> None:
     await world.deploy(ANN)
     first = world.apps.given[0][1]
