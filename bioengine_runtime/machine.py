@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from bioengine_runtime import run_code, worker_log
+from bioengine_runtime.folders import AppFolders
+
 
 class Machine:
     """The `machine` of WorkerService.
@@ -23,38 +26,28 @@ class Machine:
         leave: Callable[[bool], Awaitable[None]],
         require_ray: Callable[[], None],
     ) -> None:
-        self._apps_dir = apps_dir
-        self._running = running
+        self._folders = AppFolders(str(apps_dir), running)
         self._log_file = log_file
         self._leave = leave
         self._require_ray = require_ray
 
     async def run_code(self, **call: Any) -> dict[str, Any]:
         """In a process of its own on the cluster, never in ours."""
-        from bioengine_runtime import run_code
-
         self._require_ray()
         return await run_code.run_code(**call)
 
     async def logs(self, tail: int) -> list[str]:
         """Last lines of the worker's log. Raises when it has none."""
-        from bioengine_runtime import worker_log
-
         return await asyncio.to_thread(worker_log.tail, self._log_file, tail)
 
     async def app_directories(self) -> list[dict[str, Any]]:
         """What lies in the folder of the apps."""
-        return await self._folders().list()
+        return await self._folders.list()
 
     async def clear_app_directory(self, app_id: str) -> None:
         """Remove what an app has left behind."""
-        await self._folders().clear(app_id)
+        await self._folders.clear(app_id)
 
     async def stop_worker(self, blocking: bool) -> None:
         """End the worker. Blocking: answers when everything is withdrawn."""
         await self._leave(blocking)
-
-    def _folders(self) -> Any:
-        from bioengine_runtime.folders import AppFolders
-
-        return AppFolders(str(self._apps_dir), self._running)

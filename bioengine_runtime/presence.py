@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from bioengine_runtime import geo
 from bioengine_runtime.access import Caller
 from bioengine_runtime.apps.logs import logs_of
 from bioengine_runtime.artifacts import HyphaArtifacts
@@ -153,8 +154,6 @@ class Presence:
 
     async def _locate(self) -> None:
         try:
-            from bioengine_runtime import geo
-
             self._geo = await geo.locate()
         except Exception as error:  # nice to know, and nothing else
             log.warning("event=not_located error=%s", type(error).__name__)
