@@ -69,8 +69,7 @@ class Screen:
 
     def next(self, command: str) -> None:
         """What to type now."""
-        if not self.quiet:
-            self.err.print(Text.assemble(("Next:  ", "bold"), self._safe(command)))
+        self.err.print(Text.assemble(("Next:  ", "bold"), self._safe(command)))
 
     def error(self, message: str, hint: str = "") -> None:
         self.err.print(Text.assemble(("Error: ", "bold red"), self._safe(message)))

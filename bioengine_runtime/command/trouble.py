@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 LONGEST = 1500
 _TRACEBACK = "Traceback (most recent call last):"
-_FRAME = re.compile(r'\s+(File ".*|[\^~]+)$')
 
 
 class Trouble(Exception):
@@ -42,12 +41,10 @@ def said(error: BaseException) -> Said:
 
 
 def _below_frames(trace: str) -> str:
-    """`Type: text`, which follows the last frame; the text may have several lines, indented ones too."""
+    """`Type: text`, which follows the frames; those are indented. Later lines of the text may be, too."""
     lines = trace.splitlines()
-    frames = [number for number, line in enumerate(lines) if _FRAME.match(line)]
-    rest = lines[frames[-1] + 1 if frames else 0 :]
-    start = next((number for number, line in enumerate(rest) if line.strip() and not line[0].isspace()), 0)
-    return "\n".join(rest[start:])
+    start = next((number for number, line in enumerate(lines) if line.strip() and not line[0].isspace()), 0)
+    return "\n".join(lines[start:])
 
 
 def _typed(text: str) -> Said:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 from hypha_rpc.rpc import RemoteException
@@ -25,16 +24,8 @@ class FakeServer:
         self.open = 0
         self.down: Exception | None = None
 
-    @asynccontextmanager
-    async def connect(self, address: Address) -> AsyncIterator[FakeServer]:
-        if self.down:
-            raise self.down
-        self.addresses.append(address)
-        self.open += 1
-        try:
-            yield self
-        finally:
-            self.open -= 1
+    def connect(self, address: Address) -> Connection:
+        return Connection(self, address)
 
     async def get_service(self, service_id: str) -> Any:
         found = self.services.get(service_id)
@@ -43,6 +34,24 @@ class FakeServer:
         if isinstance(found, Exception):
             raise found
         return ObjectProxy(found)
+
+
+class Connection:
+    """Closed only by leaving it: as no generator, it is not closed by the event loop's end."""
+
+    def __init__(self, server: FakeServer, address: Address) -> None:
+        self.server = server
+        self.address = address
+
+    async def __aenter__(self) -> FakeServer:
+        if self.server.down:
+            raise self.server.down
+        self.server.addresses.append(self.address)
+        self.server.open += 1
+        return self.server
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.open -= 1
 
 
 class FakeWorker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from bioengine_runtime.command import apps as apps_module
-from bioengine_runtime.command import waiting
+from bioengine_runtime.command import connect, waiting
+from bioengine_runtime.command.connect import Address
 from bioengine_runtime.command.place import Place
 from bioengine_runtime.command.show import Screen
 from tests.command.app_folder import MANIFEST, a_folder
@@ -363,6 +365,29 @@ def test_somebody_at_a_terminal_without_a_token_is_sent_to_log_in(
     assert capsys.readouterr().err == ("No token is set. Log in here: https://hypha.example/login?key=1\nI am *****\n")
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_connection_is_always_closed_and_never_waited_for_long(
+    hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Server:
+        async def disconnect(self) -> None:
+            closed.append("asked")
+            await asyncio.sleep(3600 if hangs else 0)
+
+    async def connect_to_server(config: dict[str, Any]) -> Server:
+        assert config["token"] == "t" and "workspace" not in config
+        return Server()
+
+    monkeypatch.setattr("hypha_rpc.connect_to_server", connect_to_server)
+    monkeypatch.setattr(connect, "HANG_UP_TIMEOUT_S", 0.01)
+    with pytest.raises(ValueError, match="in the middle"):
+        async with connect.connected(Address("https://hypha.example", "t", 5.0)):
+            raise ValueError("in the middle")
+    assert closed == ["asked"]
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -421,5 +446,5 @@ def test_the_cluster_is_shown_also_where_things_are_unknown(server: FakeServer) 
     assert result.exit_code == 0, output(result)
     assert "Worker:    lab/bioengine-worker (ready" in result.stdout
     assert "abcdef012345 (head)" in result.stdout and "1.5 of 8" in result.stdout and "1 GiB of 16 GiB" in result.stdout
-    assert "NA" not in result.stdout
+    assert "NA" not in result.stdout and "- of" not in result.stdout
     assert json.loads(bioengine(server, "cluster", "status", "--json").stdout)["workspace"] == "lab"
