@@ -22,7 +22,7 @@ KEPT = (
     *("PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_HOME"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
     # The code may use the cluster's Ray. The variable with the value of its token is not among these.
-    *("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"),
+    *("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"),
 )
 DEVICES = "_VISIBLE_DEVICES"
 """End of the variables by which Ray says which GPUs are whose."""
