@@ -35,6 +35,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(name, help=text)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a worker that is not ours only what needs no tokens of other people."""
+    if config.getoption("--worker-service-id"):
+        of_ours = [item for item in items if "stack" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=of_ours)
+        items[:] = [item for item in items if item not in of_ours]
+
+
 @dataclass(frozen=True)
 class Target:
     """A worker, connected as its admin. `stack` is None when it is not ours."""
