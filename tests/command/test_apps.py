@@ -215,6 +215,17 @@ def test_status_of_one_tells_all_of_it_and_its_lines(server: FakeServer, worker:
     assert missing.exit_code == 0 and "- NOT_RUNNING" in missing.stdout
 
 
+def test_status_of_a_broken_one_comes_to_the_point(server: FakeServer, worker: FakeWorker) -> None:
+    frames = "".join(f'  File "serve.py", line {number}, in f\n' for number in range(50))
+    end = '  File "demo.py", line 3, in async_init\n    load()\nValueError: no weights'
+    broken = {**a_deployment("DEPLOY_FAILED"), "message": f"Traceback (most recent call last):\n{frames}{end}"}
+    worker.apps["demo"] = an_app("demo", status="DEPLOY_FAILED", deployments={"Demo": broken})
+    result = bioengine(server, "apps", "status", "demo")
+    assert "Demo: ✗ DEPLOY_FAILED" in result.stdout and "serve.py" not in result.stdout
+    assert [line.strip() for line in result.stdout.splitlines()[-3:]] == [line.strip() for line in end.splitlines()]
+    assert "Next:  bioengine apps logs demo --previous 1" in result.stderr
+
+
 def test_status_for_programs_is_the_workers_whole_answer(server: FakeServer, worker: FakeWorker) -> None:
     worker.apps["demo"] = an_app("demo")
     result = bioengine(server, "apps", "status", "--json")
