@@ -104,9 +104,8 @@ def _name_of(item: Mapping[str, Any]) -> str:
 
 def _missing(manifest: AppManifest, files: Mapping[str, bytes]) -> Iterable[str]:
     """Files that the manifest names and the folder lacks."""
-    for module in dict.fromkeys(entry_point.module for entry_point in manifest.entry_points()):
-        path = module.replace(".", "/")
-        if f"{path}.py" not in files and f"{path}/__init__.py" not in files:
-            yield f"{path}.py"
+    for path in dict.fromkeys(entry_point.file for entry_point in manifest.entry_points()):
+        if path not in files:
+            yield path
     if manifest.frontend_entry and manifest.frontend_entry not in files:
         yield manifest.frontend_entry

@@ -51,7 +51,6 @@ class Answer(TypedDict, total=False):
 
 def main() -> None:
     answers = int(sys.argv[1])
-    os.set_inheritable(answers, False)  # the code's own children must not hold it open
     job = cast(Job, unpack(_receive(sys.stdin.buffer)))
     _end_with_parent()
     for stream in (sys.stdout, sys.stderr):

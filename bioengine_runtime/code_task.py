@@ -62,7 +62,9 @@ def run_in_child(job: bytes, ray_address: str, given: Collection[str]) -> Iterat
                     yield "full", b""
         yield ("answer", bytes(answer)) if answer else ("ended", _how(process).encode())
     finally:
-        _end_group(process)
+        # The process leads a group of its own, so this is all that it has started.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         os.close(read)
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -83,7 +85,6 @@ def _parts(process: subprocess.Popen[bytes], names: Mapping[int, str]) -> Iterat
         while selector.get_map():
             if drained_by is None and process.poll() is not None:
                 drained_by = time.monotonic() + DRAIN_S
-                _end_group(process)
             # Ray's way of interrupting us does not interrupt a system call.
             ready = selector.select(LOOK_EVERY_S if drained_by is None else 0)
             for key, _ in ready:
@@ -93,12 +94,6 @@ def _parts(process: subprocess.Popen[bytes], names: Mapping[int, str]) -> Iterat
                     selector.unregister(key.fd)
             if drained_by and (not ready or time.monotonic() > drained_by):
                 return
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """The process leads a group of its own, so this is all that it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _write_all(pipe: int, data: bytes) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from bioengine_runtime.apps.errors import BadApp
-from bioengine_runtime.apps.loading import load_class
+from bioengine_runtime.apps.loading import load_class, offer_bioengine
 from bioengine_runtime.apps.requirements import AUTHOR_DECIDES
 
 
@@ -48,6 +48,7 @@ def describe(request: Request) -> Description:
     for folder in (request["layer"], request["code"]):
         if folder and folder not in sys.path:
             sys.path.insert(0, folder)
+    offer_bioengine()
     try:
         _keep_ray_away()
         deployment, user_class = load_class(request["code"], request["module"], request["class_name"])

@@ -20,27 +20,31 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from bioengine_runtime.apps.errors import PrepareFailed
+from bioengine_runtime.apps.here import is_here, needs, versions
+from bioengine_runtime.apps.merging import conflicts, constraints, merged
 from bioengine_runtime.apps.package import settle
 
 BUILD_TIMEOUT_S = 1800.0
-FIXED = ("ray", "hypha-rpc", "pydantic", "pydantic-core", "cloudpickle")
-"""What the worker and a replica exchange objects with must be the same on both sides."""
 
 
 def layer_path(requirements: Sequence[str], layers: str | Path) -> str | None:
-    """Where the folder of these requirements is, on every node; None when the worker's environment has them all."""
-    if not requirements or all(map(_is_here, requirements)):
+    """Where the folder of these requirements is, on every node; None when the worker's environment has them all.
+
+    Raises PrepareFailed for what cannot go together with the worker's own packages."""
+    wanted = merged(requirements)
+    if problems := conflicts(wanted, versions(), needs()):
+        raise PrepareFailed("; ".join(problems))
+    if all(map(_is_here, wanted)):
         return None
-    name = hashlib.sha256(json.dumps([_base(), sorted(requirements)]).encode()).hexdigest()[:32]
+    name = hashlib.sha256(json.dumps([_base(), sorted(wanted)]).encode()).hexdigest()[:32]
     return str(Path(layers) / name)
 
 
@@ -54,7 +58,7 @@ def build_layer(requirements: Sequence[str], path: str) -> bool:
         if target.is_dir():
             return False
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as draft:
-            _install(requirements, Path(draft))
+            _install(merged(requirements), Path(draft))
             settle(Path(draft) / "site", target)
     return True
 
@@ -69,12 +73,12 @@ def packages_in(path: str) -> set[str]:
 def _install(requirements: Sequence[str], draft: Path) -> None:
     """Resolve with a leaning to what is here, then install what differs. Two steps, for pip's --target takes all."""
     options = [line for line in requirements if line.startswith("-")]
-    here = _here()
+    here = versions()
     wanted, lock, site = draft / "requirements.txt", draft / "lock.txt", draft / "site"
     wanted.write_text("\n".join(requirements))
     lock.write_text("\n".join(f"{name}=={version}" for name, version in here.items()))
     fixed = draft / "fixed.txt"
-    fixed.write_text("\n".join(f"{name}=={here[name]}" for name in FIXED if name in here))
+    fixed.write_text("\n".join(constraints(here, needs())))
     _uv("compile", "--no-header", "--no-annotate", "--no-strip-extras", "-c", fixed, "-o", lock, wanted)
     missing = [line for line in lock.read_text().splitlines() if line.strip() and not _is_same(line, here)]
     (draft / "missing.txt").write_text("\n".join([*options, *missing]))
@@ -119,37 +123,20 @@ def _uv_path() -> str:
 
 
 @functools.cache
-def _here() -> dict[str, str]:
-    """What the worker's environment holds; by canonical name."""
-    names = ((one.metadata["Name"], one.version) for one in metadata.distributions(path=_base_path()))
-    return {canonicalize_name(name): version for name, version in sorted(names) if name}
-
-
-def _base_path() -> list[str]:
-    """sys.path without what an app put before it."""
-    ours = set(os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    return [path for path in sys.path if path not in ours]
-
-
-@functools.cache
 def _base() -> str:
     """Name of the worker's environment; its layers fit no other."""
-    facts = [platform.python_version(), platform.machine(), sorted(_here().items())]
+    facts = [platform.python_version(), platform.machine(), sorted(versions().items())]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _is_here(line: str) -> bool:
     try:
-        wanted = Requirement(line)
+        return is_here(Requirement(line))
     except InvalidRequirement:
         return False
-    if wanted.marker and not wanted.marker.evaluate():
-        return True
-    version = _here().get(canonicalize_name(wanted.name))
-    return bool(version) and not wanted.extras and not wanted.url and wanted.specifier.contains(version, True)
 
 
-def _is_same(line: str, here: dict[str, str]) -> bool:
+def _is_same(line: str, here: Mapping[str, str]) -> bool:
     try:
         locked = Requirement(line)
     except InvalidRequirement:

@@ -21,6 +21,7 @@ from typing import Any
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.calling import as_serve_calls_it, call
 from bioengine_runtime.apps.datasets import EmptyDatasets
+from bioengine_runtime.apps.handles import as_written_for
 from bioengine_runtime.apps.loading import load_class
 from bioengine_runtime.apps.surroundings import fetch_code, lay_packages, open_secrets, settle_in
 
@@ -74,7 +75,7 @@ class ManagedDeployment:
                     open_secrets(seal_key_file, sealed, app_id, deployment)
                 code = await asyncio.to_thread(fetch_code, package, cache)
                 _, user_class = load_class(code, module, deployment)
-                self._user = await _construct(user_class, {**kwargs, **handles})
+                self._user = await _construct(user_class, {**kwargs, **as_written_for(user_class, handles)})
                 await _call_if_there(self._user, "async_init")
                 if test == "before-traffic":
                     await _call_if_there(self._user, "test_deployment")

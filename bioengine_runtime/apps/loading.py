@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
+import bioengine_runtime
 from bioengine_runtime.apps.errors import BadApp
+
+
+def offer_bioengine() -> None:
+    """Let `import bioengine` work, unless the app brings its own."""
+    shim = str(Path(bioengine_runtime.__file__).parent / "shim")
+    if shim not in sys.path:
+        sys.path.append(shim)
 
 
 def load_class(code: str, module: str, class_name: str) -> tuple[Any, type]:
@@ -25,7 +34,9 @@ def _load_module(code: str, module: str) -> Any:
     """By its file. A module that Ray or Python has loaded under this name stays theirs, and the app's gets another."""
     if code not in sys.path:
         sys.path.insert(0, code)
-    path = Path(code) / f"{module}.py"
+    path = Path(code) / f"{module.replace('.', '/')}.py"
+    if "." in module:
+        return _load_from_package(module, path)
     known = sys.modules.get(module)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known
@@ -40,4 +51,20 @@ def _load_module(code: str, module: str) -> Any:
     except BaseException:
         del sys.modules[name]
         raise
+    return loaded
+
+
+def _load_from_package(module: str, path: Path) -> Any:
+    """The app's folders are packages as they are; one that Ray or Python has loaded under this name stays theirs."""
+    if not path.is_file():
+        raise BadApp(f"the app has no file {module.replace('.', '/')}.py")
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        loaded = None
+    if getattr(loaded, "__file__", None) != str(path):
+        top = module.split(".")[0]
+        raise BadApp(f"the folder {top} has the name of an installed package; give it another")
     return loaded

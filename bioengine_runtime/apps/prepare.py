@@ -27,6 +27,7 @@ from bioengine_runtime.apps.requirements import lacks, resources
 from bioengine_runtime.contract.app import AppSpec, for_class
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.code import ClassFacts, CodeError, read_class, requirements
+from bioengine_runtime.contract.composition import deployments
 from bioengine_runtime.contract.manifest import AppManifest, EntryPoint
 
 
@@ -60,6 +61,7 @@ class ReadyClass:
 
     module: str
     name: str
+    handles: tuple[tuple[str, str], ...]
     requirements: tuple[str, ...]
     layer: str | None
     description: Description
@@ -93,7 +95,7 @@ async def prepare(
 ) -> Ready:
     """Raises BadApp for the author's mistakes, PrepareFailed when an environment cannot be built."""
     started = time.monotonic()
-    entry_points = artifact.manifest.entry_points()
+    entry_points = _deployments(artifact)
     facts = [_read(artifact, entry_point) for entry_point in entry_points]
     _check_class_names(spec, entry_points)
     package = await asyncio.to_thread(pack, _code_of(artifact))
@@ -109,6 +111,7 @@ async def prepare(
     classes = tuple(
         ReadyClass(
             module=entry_point.module,
+            handles=entry_point.handles,
             name=entry_point.class_name,
             requirements=tuple(one["requirements"]),
             layer=one["layer"],
@@ -167,15 +170,26 @@ def _hosts(facts: list[ClassFacts]) -> list[str]:
     ]
 
 
+def _deployments(artifact: ArtifactFiles) -> tuple[EntryPoint, ...]:
+    try:
+        return deployments(artifact.manifest, lambda path: _text(artifact, path) if path in artifact.files else None)
+    except CodeError as error:
+        raise BadApp(error.message) from error
+
+
 def _read(artifact: ArtifactFiles, entry_point: EntryPoint) -> ClassFacts:
-    filename = f"{entry_point.module}.py"
-    source = artifact.files.get(filename)
-    if source is None:
+    filename = entry_point.file
+    if filename not in artifact.files:
         raise BadApp(f"{artifact.artifact_id} {artifact.version} has no file {filename}")
     try:
-        return read_class(source.decode(), entry_point.module, entry_point.class_name, filename)
+        return read_class(_text(artifact, filename), entry_point.module, entry_point.class_name, filename)
     except CodeError as error:
         raise BadApp(f"{filename}:{error.line}: {error.message}" + (f"; {error.fix}" if error.fix else "")) from error
+
+
+def _text(artifact: ArtifactFiles, filename: str) -> str:
+    try:
+        return artifact.files[filename].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadApp(f"{filename} is not text in UTF-8") from error
 
@@ -185,7 +199,7 @@ def _check_class_names(spec: AppSpec, entry_points: tuple[EntryPoint, ...]) -> N
     for field in ("kwargs", "env", "secrets", "replicas", "autoscaling"):
         for name in getattr(spec, field):
             if name not in known:
-                raise BadApp(f"{spec.app_id}: {field} names {name}; the app has {', '.join(sorted(known))}")
+                raise BadApp(f"{field} names {name}; the app has {', '.join(sorted(known))}")
 
 
 def _packages(facts: ClassFacts) -> list[str] | None:
@@ -203,7 +217,8 @@ def _code_of(artifact: ArtifactFiles) -> dict[str, bytes]:
 def _request(
     spec: AppSpec, index: int, entry_points: tuple[EntryPoint, ...], environment: Mapping[str, str]
 ) -> Request:
-    module, class_name = entry_points[index]
+    point = entry_points[index]
+    module, class_name = point.module, point.class_name
     names = {*spec.secrets.get(ENTIRE, ()), *spec.secrets.get(class_name, ())}
     return Request(
         code="",
@@ -211,7 +226,7 @@ def _request(
         module=module,
         class_name=class_name,
         kwargs=for_class(spec.kwargs, class_name),
-        handles=[other.module for other in entry_points[1:]] if index == 0 else [],
+        handles=[parameter for parameter, _ in point.handles],
         entry=index == 0,
         environment={**environment, **for_class(spec.env, class_name), **dict.fromkeys(names, "")},
     )

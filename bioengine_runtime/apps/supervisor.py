@@ -266,7 +266,7 @@ class Supervisor:
         spec = record.spec
         values = complete(spec, secrets, kept, [one.name for one in ready.classes], self._environment.seal_key_file)
         asked = _wanted(spec, record.secret_fingerprints, ready)
-        parts = [self._part(spec, *both, ready, values) for both in zip(ready.classes, asked, strict=True)]
+        parts = [self._part(spec, *both, values) for both in zip(ready.classes, asked, strict=True)]
         common = {
             "package": ready.package,
             "cache": self._environment.places().code,
@@ -276,13 +276,12 @@ class Supervisor:
         }
         return blueprint(record, parts, common)
 
-    def _part(self, spec: AppSpec, one: ReadyClass, asked: Wanted, ready: Ready, values: Secrets) -> Part:
-        entry = one is ready.classes[0]
+    def _part(self, spec: AppSpec, one: ReadyClass, asked: Wanted, values: Secrets) -> Part:
         return Part(
             wanted=asked,
             module=one.module,
             kwargs=for_class(spec.kwargs, one.name),
-            handles={other.module: other.name for other in ready.classes[1:]} if entry else {},
+            handles=dict(one.handles),
             layer=one.layer,
             sealed=sealed_for(spec.app_id, one.name, values.get(one.name, {}), self._environment.seal_key_file),
             multiplexed=one.description["multiplexed"],

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import bioengine_runtime
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.layer import build_layer, packages_in
+from bioengine_runtime.apps.loading import offer_bioengine
 from bioengine_runtime.apps.package import unpack
 from bioengine_runtime.sealing import read_key, unseal
 
@@ -45,9 +45,7 @@ def settle_in(home: str, environment: Mapping[str, str], given: Collection[str])
     os.environ.update(environment)
     os.environ.update(HOME=home, TMPDIR=str(temporary), TEMP=str(temporary), TMP=str(temporary))
     os.chdir(home)
-    shim = str(Path(bioengine_runtime.__file__).parent / "shim")  # `import bioengine`, unless the app brings its own
-    if shim not in sys.path:
-        sys.path.append(shim)
+    offer_bioengine()
 
 
 def open_secrets(seal_key_file: str, sealed: str, app_id: str, deployment: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.code import ClassFacts, CodeError, read_class, requirements
+from bioengine_runtime.contract.composition import deployments
 from bioengine_runtime.contract.manifest import AppManifest, EntryPoint
 
 MANIFEST = "manifest.yaml"
@@ -163,32 +164,41 @@ def _fault(error: Mapping[str, Any]) -> str:
 def _code_problems(manifest: AppManifest, files: Mapping[str, bytes]) -> list[str]:
     problems: list[str] = []
     classes: list[ClassFacts] = []
-    for entry in manifest.entry_points():
+    try:
+        points = deployments(manifest, lambda path: _text(path, files) if path in files else None)
+    except CodeError as error:
+        return [error.message]
+    for entry in points:
         try:
             classes.append(facts := _read_class(entry, files))
             problems += _requirement_problems(facts)
         except BadFolder as bad:
             problems += bad.problems
-    if len(classes) == len(manifest.entry_points()):
-        problems += _composition_problems(manifest, classes)
+    if len(classes) == len(points):
+        problems += _composition_problems(manifest, points, classes)
     if manifest.frontend_entry is not None and manifest.frontend_entry not in files:
         problems.append(f"{MANIFEST}: frontend_entry: there is no file {manifest.frontend_entry}")
     return problems
 
 
 def _read_class(entry: EntryPoint, files: Mapping[str, bytes]) -> ClassFacts:
-    name = f"{entry.module.replace('.', '/')}.py"
+    name = entry.file
     if name not in files:
         known = ", ".join(sorted(file for file in files if file.endswith(".py"))) or "none"
-        raise BadFolder([f"{MANIFEST}: deployments: there is no file {name} (Python files: {known})"])
+        raise BadFolder([f"{MANIFEST}: there is no file {name} for {entry.class_name} (Python files: {known})"])
     try:
-        return read_class(files[name].decode("utf-8-sig"), entry.module, entry.class_name, name)
-    except UnicodeDecodeError:
-        raise BadFolder([f"{name} is not UTF-8; save it as UTF-8"]) from None
+        return read_class(_text(name, files), entry.module, entry.class_name, name)
     except CodeError as error:
         where = f"{name}:{error.line}:{error.column}" if error.line else name
         fix = f"; {error.fix}" if error.fix else ""
         raise BadFolder([f"{where}: {error.message}{fix}"]) from None
+
+
+def _text(name: str, files: Mapping[str, bytes]) -> str:
+    try:
+        return files[name].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadFolder([f"{name} is not UTF-8; save it as UTF-8"]) from None
 
 
 def _requirement_problems(facts: ClassFacts) -> Iterator[str]:
@@ -203,14 +213,16 @@ def _requirement_problems(facts: ClassFacts) -> Iterator[str]:
                 yield f"{where}: requirement {text[:100]!r} is not valid; write name==version"
 
 
-def _composition_problems(manifest: AppManifest, classes: list[ClassFacts]) -> Iterator[str]:
-    """The entry takes a handle of every further deployment by its file's name, and offers at least one method."""
+def _composition_problems(
+    manifest: AppManifest, points: Sequence[EntryPoint], classes: list[ClassFacts]
+) -> Iterator[str]:
+    """The entry takes a handle of every further deployment, and offers at least one method."""
     entry = classes[0]
-    for further in manifest.entry_points()[1:]:
-        if further.module not in entry.parameters and not entry.open_parameters:
+    for parameter, class_name in points[0].handles:
+        if parameter not in entry.parameters and not entry.open_parameters:
             yield (
-                f"{entry.module}.py:{entry.line}: {entry.name}.__init__ has no parameter {further.module} to take the "
-                f"handle of {further.class_name}; add `{further.module}: DeploymentHandle` to its parameters"
+                f"{entry.module}.py:{entry.line}: {entry.name}.__init__ has no parameter {parameter} to take the "
+                f"handle of {class_name}; add `{parameter}: DeploymentHandle` to its parameters"
             )
     if entry.open_methods:
         return

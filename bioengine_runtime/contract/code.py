@@ -13,10 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from bioengine_runtime.contract.flat_options import as_serve, place
+
 MAX_SOURCE_BYTES = 1024 * 1024
 _MAX_TEXT = 64 * 1024
 _MAX_BITS = 256
 _MAX_DEPTH = 50
+_MAX_NAME = 256
 _TOO_DEEP = "nested too deeply to be read"
 
 
@@ -39,6 +42,8 @@ class ClassFacts:
     open_parameters: bool
     methods: tuple[str, ...]
     open_methods: bool = False
+    handles: tuple[str, ...] = ()
+    """Parameters that are filled with handles of other deployments of the app."""
 
 
 class CodeError(Exception):
@@ -57,22 +62,64 @@ def read_class(source: str, module: str, class_name: str, filename: str) -> Clas
         raise CodeError(_TOO_DEEP) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A parameter of `__init__`, and the dotted name of its annotation, as far as the file says where it is from."""
+
+    parameter: str
+    type_name: str
+
+
+def read_hints(source: str, class_name: str, filename: str) -> tuple[Hint, ...]:
+    """Parameters of a class's `__init__` whose annotation is a plain name. Raises CodeError."""
+    tree = _parse(source, filename)
+    names = _imported_names(tree)
+    classes = {node.name: node for node in _statements(tree.body) if isinstance(node, ast.ClassDef)}
+    if class_name not in classes:
+        return ()
+    for item in _lineage(classes[class_name], classes)[0]:
+        for statement in item.body:
+            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and statement.name == "__init__":
+                args = [*statement.args.posonlyargs, *statement.args.args, *statement.args.kwonlyargs][1:]
+                hints = ((one.arg, _annotated(one.annotation, names)) for one in args)
+                return tuple(Hint(parameter, named) for parameter, named in hints if named)
+    return ()
+
+
+def _annotated(node: ast.expr | None, names: Mapping[str, str]) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) <= _MAX_NAME:
+        text = node.value  # "RuntimeA", as one writes what is defined further down
+        head, *rest = text.split(".")
+        return ".".join([names.get(head, head), *rest]) if all(part.isidentifier() for part in (head, *rest)) else ""
+    return _dotted(node, names) if node is not None else ""
+
+
+def deployment_classes(source: str, filename: str) -> frozenset[str]:
+    """Classes of a file that are decorated as deployments. Raises CodeError."""
+    tree = _parse(source, filename)
+    names = _imported_names(tree)
+    classes = (node for node in _statements(tree.body) if isinstance(node, ast.ClassDef))
+    return frozenset(node.name for node in classes if _decorator(node, names) is not None)
+
+
 def _read_class(tree: ast.Module, module: str, class_name: str, filename: str) -> ClassFacts:
     classes = {node.name: node for node in _statements(tree.body) if isinstance(node, ast.ClassDef)}
     node = classes.get(class_name)
     if node is None:
         raise _no_such_class(class_name, classes, filename)
     names = _imported_names(tree)
-    decorator = next((item for item in node.decorator_list if _is(item, "deployment", _DEPLOYMENT, names)), None)
+    decorator = _decorator(node, names)
     if decorator is None:
         raise CodeError(
             f"class {class_name} is not a Ray Serve deployment",
             line=node.lineno,
             column=node.col_offset + 1,
-            fix="put @serve.deployment(...) above it",
+            fix="put @serve.deployment(...) (in format 0.6.0: @bioengine.app(...)) above it",
         )
     named = any(isinstance(item, ast.Name) for keyword in _keywords(decorator) for item in ast.walk(keyword.value))
     options, unknown = _options(decorator, _constants(tree) if named else {})
+    if _is_app(decorator, names):
+        options, unknown = as_serve(options), tuple(place(name) for name in unknown)
     parameters, required, open_parameters = _init_parameters(node, classes)
     methods, open_methods = _schema_methods(node, classes, names)
     return ClassFacts(
@@ -151,7 +198,19 @@ def _is_unknown(facts: ClassFacts, name: str) -> bool:
 # ── Finding the class ──────────────────────────────────────────────────────────────────────────────────────────────
 
 _DEPLOYMENT = frozenset({"ray.serve.deployment", "ray.serve.api.deployment"})
+_APP = "bioengine.app"
 _SCHEMA_METHOD = frozenset({"hypha_rpc.utils.schema.schema_method", "hypha_rpc.schema_method"})
+_APP_METHOD = "bioengine.method"
+
+
+def _decorator(node: ast.ClassDef, names: Mapping[str, str]) -> ast.expr | None:
+    """What makes the class a deployment."""
+    ours = (item for item in node.decorator_list if _is_app(item, names) or _is(item, "deployment", _DEPLOYMENT, names))
+    return next(ours, None)
+
+
+def _is_app(decorator: ast.expr, names: Mapping[str, str]) -> bool:
+    return _dotted(decorator, names) == _APP
 
 
 def _parse(source: str, filename: str) -> ast.Module:
@@ -208,17 +267,27 @@ def _imported_names(tree: ast.Module) -> dict[str, str]:
 
 def _is(decorator: ast.expr, spelling: str, dotted: frozenset[str], names: Mapping[str, str]) -> bool:
     """True when the decorator is (a call of) one of the dotted names, however it was imported."""
-    target = decorator.func if isinstance(decorator, ast.Call) else decorator
-    parts: list[str] = []
-    while isinstance(target, ast.Attribute):
-        parts.append(target.attr)
-        target = target.value
-    if not isinstance(target, ast.Name):
+    parts = _parts(decorator)
+    if not parts:
         return False
-    known = target.id in names
-    full = ".".join([names.get(target.id, target.id), *reversed(parts)])
+    full, known = _dotted(decorator, names), parts[0] in names
     # A star import or a re-export hides where a name comes from; then its spelling has to do.
     return full in dotted or (not known and full.split(".")[-1] == spelling) or full.endswith(f".serve.{spelling}")
+
+
+def _dotted(node: ast.expr, names: Mapping[str, str]) -> str:
+    """The dotted name of (a call of) something, with what it was imported as put in; empty for anything else."""
+    parts = _parts(node)
+    return ".".join([names.get(parts[0], parts[0]), *parts[1:]]) if parts else ""
+
+
+def _parts(node: ast.expr) -> list[str]:
+    target = node.func if isinstance(node, ast.Call) else node
+    parts: list[str] = []
+    while isinstance(target, ast.Attribute):
+        parts.insert(0, target.attr)
+        target = target.value
+    return [target.id, *parts] if isinstance(target, ast.Name) else []
 
 
 # ── What it takes and offers ───────────────────────────────────────────────────────────────────────────────────────
@@ -267,7 +336,8 @@ def _schema_methods(
     for item in lineage:
         for statement in item.body:
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and any(
-                _is(decorator, "schema_method", _SCHEMA_METHOD, names) for decorator in statement.decorator_list
+                _is(decorator, "schema_method", _SCHEMA_METHOD, names) or _dotted(decorator, names) == _APP_METHOD
+                for decorator in statement.decorator_list
             ):
                 found[statement.name] = None
     return tuple(found), foreign

@@ -248,14 +248,13 @@ class _Instance:
                     yield self._at((field, key), message, did_you_mean(key, names), key=True)
 
     def _parameter_problems(self, classes: Sequence[ClassFacts]) -> Iterator[Problem]:
-        handles = {facts.module for facts in classes[1:]}
         for_all = self.instance.kwargs.get(ENTIRE, {})
         for name in for_all:
             if not any(_takes(facts, name) for facts in classes):
                 fix = did_you_mean(name, [item for facts in classes for item in facts.parameters])
                 yield self._at(("kwargs", ENTIRE, name), f"no class of this app takes {name}", fix, key=True)
         for facts in classes:
-            own = handles if facts is classes[0] else set[str]()
+            own = facts.handles
             given = self.instance.kwargs.get(facts.name, {})
             for name in given:
                 if name in own:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.code import ClassFacts, CodeError, read_class, requirements
+from bioengine_runtime.contract.composition import deployments
 from bioengine_runtime.contract.manifest import AppManifest, AuthorizedUsers, EntryPoint
 from reconciler.planning.explain import did_you_mean, excerpt, parse, problem, problem_at
 from reconciler.planning.memo import Memo
@@ -58,15 +60,18 @@ def _facts(folder: Folder, read: Read) -> FolderFacts:
     if manifest is None:
         return FolderFacts(None, (), tuple(problems))
     classes: list[ClassFacts] = []
-    for number, entry in enumerate(manifest.entry_points()):
+    points = _deployments(folder, document, manifest, read)
+    if isinstance(points, Problem):
+        return FolderFacts(manifest, (), (*problems, points))
+    for number, entry in enumerate(points):
         found = _read_entry(folder, document, number, entry, read)
         if isinstance(found, Problem):
             problems.append(found)
         else:
             classes.append(found)
             problems += _requirement_problems(folder, found)
-    if len(classes) == len(manifest.deployments):
-        problems += _composition_problems(document, folder, manifest, classes)
+    if len(classes) == len(points):
+        problems += _composition_problems(document, folder, points, classes)
         problems += user_problems(path, document, ("authorized_users",), manifest.authorized_users, classes[0])
     if manifest.frontend_entry is not None and manifest.frontend_entry not in folder.files:
         message = f"frontend_entry: no file {manifest.frontend_entry!r} in {folder.path}"
@@ -137,19 +142,33 @@ def _no_manifest(folder: Folder) -> Problem:
 # ── Code ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _deployments(
+    folder: Folder, document: Document, manifest: AppManifest, read: Read
+) -> tuple[EntryPoint, ...] | Problem:
+    def text(path: str) -> str | None:
+        blob = folder.files.get(path)
+        return read(blob.oid).decode("utf-8-sig", errors="replace") if blob else None
+
+    try:
+        return deployments(manifest, text)
+    except CodeError as error:
+        return problem_at(f"{folder.path}/{MANIFEST}", document, ("entry",), error.message, error.fix)
+
+
 def _read_entry(folder: Folder, document: Document, number: int, entry: EntryPoint, read: Read) -> ClassFacts | Problem:
-    manifest, at = f"{folder.path}/{MANIFEST}", ("deployments", number)
-    name = f"{entry.module}.py"
+    manifest, at = f"{folder.path}/{MANIFEST}", _place(document, number)
+    name = entry.file
     blob = folder.files.get(name)
     if blob is None:
-        known = [file for file in folder.files if file.endswith(".py") and "/" not in file]
+        known = [file for file in folder.files if file.endswith(".py") and file.count("/") == name.count("/")]
         return problem_at(manifest, document, at, f"no file {name} in {folder.path}", did_you_mean(name, known))
     try:
         source = read(blob.oid).decode("utf-8-sig")
     except UnicodeDecodeError:
         return Problem(Location(f"{folder.path}/{name}"), "not UTF-8", "save the file as UTF-8")
     try:
-        return read_class(source, entry.module, entry.class_name, name)
+        facts = read_class(source, entry.module, entry.class_name, name)
+        return replace(facts, handles=tuple(parameter for parameter, _ in entry.handles))
     except CodeError as error:
         if not error.line and error.fix:
             return problem_at(manifest, document, at, error.message, error.fix)
@@ -159,7 +178,7 @@ def _read_entry(folder: Folder, document: Document, number: int, entry: EntryPoi
 
 def _requirement_problems(folder: Folder, facts: ClassFacts) -> Iterator[Problem]:
     """Options and files in a requirement list could fetch from anywhere or read the node's own files."""
-    where = Location(f"{folder.path}/{facts.module}.py", facts.line, 1)
+    where = Location(f"{folder.path}/{facts.module.replace('.', '/')}.py", facts.line, 1)
     for text in requirements(facts) or ():
         if text.lstrip().startswith("-") or "file:" in text or text.startswith((".", "/")):
             yield Problem(where, f"requirement {text[:100]!r} is refused", "name packages only, like numpy==2.3.4")
@@ -171,21 +190,25 @@ def _requirement_problems(folder: Folder, facts: ClassFacts) -> Iterator[Problem
 
 
 def _composition_problems(
-    document: Document, folder: Folder, manifest: AppManifest, classes: list[ClassFacts]
+    document: Document, folder: Folder, points: tuple[EntryPoint, ...], classes: list[ClassFacts]
 ) -> Iterator[Problem]:
-    """The entry takes a handle of every further deployment by its file's name, and offers at least one method."""
+    """The entry takes a handle of every further deployment, and offers at least one method."""
     path, entry = f"{folder.path}/{MANIFEST}", classes[0]
-    for number, further in enumerate(manifest.entry_points()[1:], start=1):
-        if further.module not in entry.parameters and not entry.open_parameters:
-            message = (
-                f"{entry.name}.__init__ has no parameter {further.module} to take the handle of {further.class_name}"
-            )
-            near = did_you_mean(further.module, entry.parameters) if entry.parameters else ""
-            fix = near if near.startswith("did") else f"add `{further.module}: DeploymentHandle` to its parameters"
-            yield problem_at(path, document, ("deployments", number), message, fix)
+    for number, (parameter, class_name) in enumerate(points[0].handles, start=1):
+        if parameter not in entry.parameters and not entry.open_parameters:
+            message = f"{entry.name}.__init__ has no parameter {parameter} to take the handle of {class_name}"
+            near = did_you_mean(parameter, entry.parameters) if entry.parameters else ""
+            fix = near if near.startswith("did") else f"add `{parameter}: DeploymentHandle` to its parameters"
+            yield problem_at(path, document, _place(document, number), message, fix)
     if not entry.methods and not entry.open_methods:
         message = f"{entry.name} offers nothing to call"
-        yield problem_at(path, document, ("deployments", 0), message, "put @schema_method above one of its methods")
+        fix = "put @schema_method (in format 0.6.0: @bioengine.method) above one of its methods"
+        yield problem_at(path, document, _place(document, 0), message, fix)
+
+
+def _place(document: Document, number: int) -> Path:
+    """Where the manifest names a deployment; what only the code names stands at the entry."""
+    return ("entry",) if "entry" in cast("dict[str, object]", document.value) else ("deployments", number)
 
 
 def user_problems(

@@ -432,12 +432,12 @@ def test_refused_entries_of_a_folder_are_all_named() -> None:
         (
             {"manifest.yaml": MANIFEST, "main.py": "class Main: pass\n"},
             "class Main is not a Ray Serve deployment",
-            "put @serve.deployment(...) above it",
+            "put @serve.deployment(...) (in format 0.6.0: @bioengine.app(...)) above it",
         ),
         (
             {"manifest.yaml": MANIFEST, "main.py": CODE.replace("    @schema_method\n", "")},
             "Main offers nothing to call",
-            "put @schema_method above one of its methods",
+            "put @schema_method (in format 0.6.0: @bioengine.method) above one of its methods",
         ),
         (
             {

@@ -68,7 +68,9 @@ class Artifacts:
 
     def add(self, folder: str, version: str, **changes: str) -> None:
         """One version of a fixture, with files replaced: helper="VERSION = 2" replaces helper.py."""
-        files = {path.name: path.read_bytes() for path in (FIXTURES / folder).iterdir() if path.is_file()}
+        root = FIXTURES / folder
+        found = [path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        files = {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
         files |= {f"{name}.py": text.encode() for name, text in changes.items()}
         manifest = AppManifest.model_validate(yaml.safe_load(files["manifest.yaml"]))
         self.versions["ws/" + folder, version] = ArtifactFiles("ws/" + folder, version, manifest, files)

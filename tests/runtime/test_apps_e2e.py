@@ -23,6 +23,7 @@ from bioengine_runtime.apps.logs import logs_of
 from bioengine_runtime.apps.record import read_records
 from bioengine_runtime.apps.supervisor import Supervisor, WorkerEnvironment
 from tests.runtime.apps_world import (
+    OWNER,
     Artifacts,
     a_provenance,
     a_ray,
@@ -395,6 +396,19 @@ async def test_a_first_version_that_fails_stays_failed(supervisor: Supervisor):
     assert await apply(supervisor, good, expected=spec.digest())
     state = await until(supervisor, "first", runs(good.digest()))
     assert state.rejected is None
+
+
+async def test_an_app_of_format_0_6_0_is_composed_by_its_annotations(supervisor: Supervisor, artifacts: Artifacts):
+    artifacts.add("annotated", "1")
+    spec = a_spec("annotated", folder="annotated", kwargs={"Entry": {"mark": "?"}})
+    assert await apply(supervisor, spec)
+    state = await until(supervisor, "annotated", is_up)
+    assert set(pids(state)) == {"Entry", "Words"} and state.methods == ["greet", "whoami"]
+    answer = await call("annotated", "greet", "abc")
+    assert answer["text"] == "CBA?" and answer["steps"] == ["init", "test"]
+    assert answer["datasets"] == [{}, {}] and answer["version"]
+    assert await call("annotated", "whoami", context={"user": {"id": "anna"}}) == "anna"
+    await supervisor.remove("annotated", owner=OWNER)
 
 
 @pytest.mark.usefixtures("supervisor")

@@ -1,0 +1,28 @@
+"""Handles as format 0.6.0 writes them: `await self.runtime_a.ping()`, without `.remote`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+APP_MARK = "__bioengine_app__"
+"""Set by `@bioengine.app` on the author's class."""
+
+
+class RuntimeHandle:
+    """One other deployment of the app. `_raw` is Serve's own handle, for streams and options."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._raw, name).remote
+
+
+def as_written_for(user_class: type, handles: Mapping[str, Any]) -> dict[str, Any]:
+    """The handles in the form that the format of this class has."""
+    if not getattr(user_class, APP_MARK, False):
+        return dict(handles)
+    return {name: RuntimeHandle(handle) for name, handle in handles.items()}

@@ -1,0 +1,73 @@
+"""`import bioengine` as apps of format 0.6.0 write it, looked at in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bioengine_runtime.apps.describing import Request
+from bioengine_runtime.apps.zygote import describe_in_child
+from tests.runtime.apps_world import FIXTURES
+
+
+def look(code: Path, module: str, class_name: str, **fields: Any) -> Any:
+    request = {"code": str(code), "layer": None, "module": module, "class_name": class_name, "kwargs": {},
+               "handles": [], "entry": True, "environment": {}, **fields}  # fmt: skip
+    return describe_in_child(Request(**request))
+
+
+def test_an_annotated_app_is_described_as_any_other():
+    found = look(FIXTURES / "annotated", "entry", "Entry", handles=["words"], kwargs={"mark": "?"})
+    assert found["problem"] == ""
+    assert found["options"]["max_ongoing_requests"] == 7
+    assert found["options"]["ray_actor_options"] == {"num_cpus": 0, "memory": 64 * 2**20}
+    assert [method["name"] for method in found["methods"]] == ["greet", "whoami"]
+    properties = {one["name"]: one["schema"]["parameters"]["properties"] for one in found["methods"]}
+    assert properties["greet"]["name"]["description"] == "Whom."
+    assert "context" in properties["whoami"]
+    assert found["multiplexed"]
+
+
+def test_a_module_in_a_folder_is_found():
+    found = look(FIXTURES / "annotated", "parts.words", "Words", entry=False)
+    assert found["problem"] == ""
+
+
+def test_a_folder_named_like_an_installed_package_says_so(tmp_path: Path):
+    (tmp_path / "yaml").mkdir()
+    (tmp_path / "yaml" / "entry.py").write_text("")
+    assert "installed package" in look(tmp_path, "yaml.entry", "Entry")["problem"]
+
+
+@pytest.mark.parametrize("name", ["async_init", "test_deployment", "check_health"])
+def test_reserved_names_are_refused_with_the_way_out(tmp_path: Path, name: str):
+    (tmp_path / "main.py").write_text(
+        f"import bioengine\n@bioengine.app()\nclass Main:\n    async def {name}(self): ...\n"
+    )
+    assert f"Main.{name}: choose another name" in look(tmp_path, "main", "Main")["problem"]
+
+
+def test_an_app_may_bring_a_bioengine_of_its_own(tmp_path: Path):
+    (tmp_path / "bioengine.py").write_text("MINE = True\n")
+    (tmp_path / "main.py").write_text(
+        "import bioengine\nfrom ray import serve\nfrom hypha_rpc.utils.schema import schema_method\n"
+        "@serve.deployment\nclass Main:\n    assert bioengine.MINE\n    @schema_method\n    async def ping(self): ...\n"
+    )
+    assert look(tmp_path, "main", "Main")["problem"] == ""
+
+
+def test_the_helpers_of_the_older_format_are_there(tmp_path: Path):
+    (tmp_path / "main.py").write_text(
+        "from bioengine import __version__\n"
+        "from bioengine.utils import create_logger, create_file_list_from_directory\n"
+        "from bioengine.datasets import BioEngineDatasets\nfrom ray import serve\n"
+        "from hypha_rpc.utils.schema import schema_method\n"
+        "assert create_logger('x') is create_logger('x') and __version__\n"
+        "files = create_file_list_from_directory(__file__.rsplit('/', 1)[0])\n"
+        "assert [one['name'] for one in files] == ['main.py'] and files[0]['type'] == 'text'\n"
+        "BioEngineDatasets(data_server_url='auto', hypha_token=None)\n"
+        "@serve.deployment\nclass Main:\n    @schema_method\n    async def ping(self): ...\n"
+    )
+    assert look(tmp_path, "main", "Main")["problem"] == ""
