@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bioengine_runtime.app_disks import delete_here, disk_here, kind_here, move_away_here, put_back_here, sizes_here
 from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.contract.base import AppId
-from bioengine_runtime.door import Invalid
+from bioengine_runtime.rpc.door import Invalid
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from bioengine_runtime.apps.requirements import amount, resources
 from bioengine_runtime.apps.room import nodes_now
 from bioengine_runtime.code_child import Job
 from bioengine_runtime.code_task import OUTPUT_LIMIT, run_in_child
-from bioengine_runtime.door import Invalid, in_words
 from bioengine_runtime.plain_data import NotPlain, pack, unpack
+from bioengine_runtime.rpc.door import Invalid, in_words
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from bioengine_runtime.access import Caller, may_call
-from bioengine_runtime.door import answering, plain
 from bioengine_runtime.gateway.callers import Callers
 from bioengine_runtime.gateway.errors import TooManyRequests
 from bioengine_runtime.gateway.offer import APP_TYPE, OWN_METHODS, Offer, rtc_name
+from bioengine_runtime.rpc.access import Caller, may_call
+from bioengine_runtime.rpc.door import answering, plain
 
 if TYPE_CHECKING:
     from bioengine_runtime.gateway.rtc import Peers

@@ -20,7 +20,7 @@ from bioengine_runtime.serve_thread import in_serve_thread
 
 PARTS = (
     *("gateway/*.py", "apps/record.py", "apps/store.py", "contract/*.py"),
-    *("access.py", "door.py", "hypha_session.py", "pace.py"),
+    *("rpc/access.py", "rpc/door.py", "hypha_session.py", "pace.py"),
 )
 """The files whose change makes a new release of the gateway."""
 

@@ -21,8 +21,8 @@ from hypha_rpc.rpc import RPC
 from hypha_rpc.webrtc_client import WebRTCConnection
 
 from bioengine_runtime.contract.app import IceServer
-from bioengine_runtime.door import Invalid
 from bioengine_runtime.gateway.errors import TooManyRequests
+from bioengine_runtime.rpc.door import Invalid
 
 Remote = Callable[..., Any]
 

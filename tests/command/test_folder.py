@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bioengine_runtime import artifacts
 from bioengine_runtime.command import folder as folder_module
 from bioengine_runtime.command.folder import MAX_BYTES, MAX_FILES, BadFolder, read_app_folder
+from bioengine_runtime.stored import artifacts
 from tests.command.app_folder import CODE, MANIFEST, a_folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioengine_runtime.access import Caller, is_admin, may_call, owns
+from bioengine_runtime.rpc.access import Caller, is_admin, may_call, owns
 
 ALICE = Caller("user-alice", "alice@lab.example")
 BOB = Caller("user-bob", "bob@lab.example")

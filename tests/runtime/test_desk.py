@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from bioengine_runtime.access import Caller
 from bioengine_runtime.apps.errors import Refused, UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Replica, Running
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.contract.status import AppState, NodeState, Prepared, Provenance
-from bioengine_runtime.desk import Desk
-from bioengine_runtime.door import Invalid
-from bioengine_runtime.operations import Operations, WorkerFacts
+from bioengine_runtime.rpc.access import Caller
+from bioengine_runtime.rpc.desk import Desk
+from bioengine_runtime.rpc.door import Invalid
+from bioengine_runtime.rpc.operations import Operations, WorkerFacts
 
 ADMIN = Caller("admin", "admin@lab.example")
 ANN = Caller("ann", "ann@lab.example")
@@ -178,7 +178,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr("bioengine_runtime.operations.read_records", world.apps.records)
+    monkeypatch.setattr("bioengine_runtime.rpc.operations.read_records", world.apps.records)
     return world
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bioengine_runtime import geo
 from bioengine_runtime.geo import locate
-from bioengine_runtime.settings import read_settings
+from bioengine_runtime.worker.settings import read_settings
 
 KNOWN = {
     "region": "Stockholm",

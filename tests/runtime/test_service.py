@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bioengine_runtime.access import Caller
 from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
-from bioengine_runtime.service import WorkerService
+from bioengine_runtime.rpc.access import Caller
+from bioengine_runtime.rpc.service import WorkerService
 
 ADMIN = {"user": {"id": "admin", "email": "admin@lab.example", "is_anonymous": False}}
 STRANGER = {"user": {"id": "bob", "email": "bob@lab.example", "is_anonymous": False}}

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from bioengine_runtime import transfer
-from bioengine_runtime.app_folder import AppFolder, read_folder
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
-from bioengine_runtime.door import Invalid
-from bioengine_runtime.shelf import Shelf, comment, content_in, version_for
+from bioengine_runtime.rpc.door import Invalid
+from bioengine_runtime.stored import transfer
+from bioengine_runtime.stored.app_folder import AppFolder, read_folder
+from bioengine_runtime.stored.shelf import Shelf, comment, content_in, version_for
 from tests.runtime.demo_app import demo_files
 
 

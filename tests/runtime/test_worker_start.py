@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bioengine_runtime.access import Caller
 from bioengine_runtime.apps.errors import BadApp
 from bioengine_runtime.contract.status import NodeState
-from bioengine_runtime.nodes import cluster_summary
-from bioengine_runtime.presence import names_of
-from bioengine_runtime.settings import read_settings
-from bioengine_runtime.startup import BadStartup, deploy_all, read_wishes
+from bioengine_runtime.rpc.access import Caller
+from bioengine_runtime.worker.nodes import cluster_summary
+from bioengine_runtime.worker.presence import names_of
+from bioengine_runtime.worker.settings import read_settings
+from bioengine_runtime.worker.startup import BadStartup, deploy_all, read_wishes
 
 NEEDED = (
     *("--server-url", "http://127.0.0.1:1", "--workspace", "lab", "--client-id", "worker"),

@@ -9,8 +9,8 @@ import pytest
 from bioengine_runtime.contract.app import AppSpec, fingerprint
 from bioengine_runtime.contract.base import is_app_id
 from bioengine_runtime.contract.status import AppState
-from bioengine_runtime.door import Invalid
-from bioengine_runtime.wishes import Resolved, readable_id, resolve
+from bioengine_runtime.rpc.door import Invalid
+from bioengine_runtime.rpc.wishes import Resolved, readable_id, resolve
 
 KEY = b"k" * 32
 

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from bioengine_runtime.apps.errors import AppError
-from bioengine_runtime.door import Invalid, arguments_model, checked
-from bioengine_runtime.service import WorkerService
+from bioengine_runtime.rpc.door import Invalid, arguments_model, checked
+from bioengine_runtime.rpc.service import WorkerService
 
 log = logging.getLogger(__name__)
 

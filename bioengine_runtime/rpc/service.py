@@ -27,13 +27,13 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, StringConstraints, WithJsonSchema
 
-from bioengine_runtime.access import Caller, is_admin
 from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.contract.app import AppSpec, IceServer
 from bioengine_runtime.contract.base import AppId
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
-from bioengine_runtime.door import exposed, remote_methods
+from bioengine_runtime.rpc.access import Caller, is_admin
+from bioengine_runtime.rpc.door import exposed, remote_methods
 
 SERVICE_TYPE = "bioengine-worker"
 SecretTable = dict[str, dict[str, str]]

@@ -8,13 +8,13 @@ from typing import Any
 
 import ray
 
-from bioengine_runtime.access import USER_OWNER
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Running
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.status import AppState, NodeState
-from bioengine_runtime.nodes import cluster_summary
-from bioengine_runtime.operations import BIOENGINE_VERSION, WorkerFacts
-from bioengine_runtime.wishes import HIDDEN
+from bioengine_runtime.rpc.access import USER_OWNER
+from bioengine_runtime.rpc.operations import BIOENGINE_VERSION, WorkerFacts
+from bioengine_runtime.rpc.wishes import HIDDEN
+from bioengine_runtime.worker.nodes import cluster_summary
 
 NOT_KNOWN = "N/A"
 GEO = ("region", "country_name", "country_code", "latitude", "longitude", "timezone")

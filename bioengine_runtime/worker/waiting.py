@@ -6,9 +6,9 @@ import asyncio
 import logging
 from typing import Any, NoReturn
 
-from bioengine_runtime.presence import NoApps, Presence
-from bioengine_runtime.ray_link import Head, RayAway, find_head
-from bioengine_runtime.settings import WorkerSettings
+from bioengine_runtime.worker.presence import NoApps, Presence
+from bioengine_runtime.worker.ray_link import Head, RayAway, find_head
+from bioengine_runtime.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from bioengine_runtime.apps.errors import BadApp
 from bioengine_runtime.contract.manifest import AppManifest
-from bioengine_runtime.door import in_words
+from bioengine_runtime.rpc.door import in_words
 
 MANIFEST = "manifest.yaml"
 MAX_BYTES = 100 * 1024**2

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from bioengine_runtime.access import Caller
 from bioengine_runtime.apps.errors import AppError
+from bioengine_runtime.rpc.access import Caller
 
 log = logging.getLogger(__name__)
 

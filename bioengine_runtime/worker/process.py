@@ -29,13 +29,13 @@ import ray
 from bioengine_runtime.apps.record import read_records
 from bioengine_runtime.apps.supervisor import Supervisor, WorkerEnvironment
 from bioengine_runtime.gateway.deploy import GatewaySettings, ensure_gateway, refresh_gateway
-from bioengine_runtime.leaving import stop_apps
-from bioengine_runtime.nodes import nodes
-from bioengine_runtime.presence import Presence
-from bioengine_runtime.ray_link import Head, HeadWatch, join_ray, never_start_ray, start_anew
-from bioengine_runtime.settings import WorkerSettings, read_settings
-from bioengine_runtime.startup import deploy_all
-from bioengine_runtime.waiting import wait_for_head
+from bioengine_runtime.worker.leaving import stop_apps
+from bioengine_runtime.worker.nodes import nodes
+from bioengine_runtime.worker.presence import Presence
+from bioengine_runtime.worker.ray_link import Head, HeadWatch, join_ray, never_start_ray, start_anew
+from bioengine_runtime.worker.settings import WorkerSettings, read_settings
+from bioengine_runtime.worker.startup import deploy_all
+from bioengine_runtime.worker.waiting import wait_for_head
 
 log = logging.getLogger("bioengine_runtime.worker")
 
@@ -214,7 +214,3 @@ def _leave_anyway_after(seconds: float) -> None:
     timer = threading.Timer(seconds, os._exit, args=(0,))
     timer.daemon = True
     timer.start()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from bioengine_runtime.contract.status import WorkerMode
 from bioengine_runtime.pace import PER_SECOND
-from bioengine_runtime.startup import BadStartup, Wish, read_wishes
+from bioengine_runtime.worker.startup import BadStartup, Wish, read_wishes
 
 TOKEN_VARIABLE = "HYPHA_TOKEN"
 MODES: tuple[WorkerMode, ...] = ("single-machine", "external-cluster", "slurm")

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from bioengine_runtime.app_folder import MAX_FILES, AppFolder, inside
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
-from bioengine_runtime.door import Invalid
-from bioengine_runtime.transfer import AT_ONCE, TIMEOUT_S, send
+from bioengine_runtime.rpc.door import Invalid
+from bioengine_runtime.stored.app_folder import MAX_FILES, AppFolder, inside
+from bioengine_runtime.stored.transfer import AT_ONCE, TIMEOUT_S, send
 
 log = logging.getLogger(__name__)
 

@@ -8,17 +8,17 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from bioengine_runtime.access import USER_OWNER, Caller, is_admin, owns, users_of
 from bioengine_runtime.apps.errors import UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
 from bioengine_runtime.apps.record import Running, read_records
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import AppState, NodeState, Provenance
-from bioengine_runtime.door import Invalid
-from bioengine_runtime.operations import Operations, WorkerFacts
-from bioengine_runtime.status_view import app_status, not_running, unread, worker_status
-from bioengine_runtime.wishes import readable_id, resolve
+from bioengine_runtime.rpc.access import USER_OWNER, Caller, is_admin, owns, users_of
+from bioengine_runtime.rpc.door import Invalid
+from bioengine_runtime.rpc.operations import Operations, WorkerFacts
+from bioengine_runtime.rpc.status_view import app_status, not_running, unread, worker_status
+from bioengine_runtime.rpc.wishes import readable_id, resolve
 
 log = logging.getLogger(__name__)
 

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from bioengine_runtime import geo
-from bioengine_runtime.access import Caller
 from bioengine_runtime.apps.logs import logs_of
-from bioengine_runtime.artifacts import HyphaArtifacts
 from bioengine_runtime.contract.status import NodeState
-from bioengine_runtime.desk import Desk
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
-from bioengine_runtime.machine import Machine
-from bioengine_runtime.operations import Apps, Operations, WorkerFacts
-from bioengine_runtime.ray_link import Head, RayAway
+from bioengine_runtime.rpc.access import Caller
+from bioengine_runtime.rpc.desk import Desk
+from bioengine_runtime.rpc.machine import Machine
+from bioengine_runtime.rpc.operations import Apps, Operations, WorkerFacts
+from bioengine_runtime.rpc.service import WorkerService
 from bioengine_runtime.sealing import ensure_key
-from bioengine_runtime.service import WorkerService
-from bioengine_runtime.settings import WorkerSettings
-from bioengine_runtime.tokens import TokenFile, TokenKeeper
+from bioengine_runtime.stored.artifacts import HyphaArtifacts
+from bioengine_runtime.worker.ray_link import Head, RayAway
+from bioengine_runtime.worker.settings import WorkerSettings
+from bioengine_runtime.worker.tokens import TokenFile, TokenKeeper
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec, fingerprint
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import AppState
-from bioengine_runtime.door import Invalid, in_words
+from bioengine_runtime.rpc.door import Invalid, in_words
 
 SECRET_PREFIX = "_"
 """A variable `_NAME` reaches the app as the secret NAME."""

@@ -10,13 +10,13 @@ from weakref import WeakValueDictionary
 
 from hypha_rpc import connect_to_server
 
-from bioengine_runtime.access import Caller
-from bioengine_runtime.app_folder import MAX_BYTES, MAX_FILES, inside, manifest_of, read_folder
 from bioengine_runtime.apps.errors import BadApp, UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
 from bioengine_runtime.hypha_session import HyphaSession
-from bioengine_runtime.shelf import Shelf, is_missing, sizes, soon
-from bioengine_runtime.transfer import TIMEOUT_S, download
+from bioengine_runtime.rpc.access import Caller
+from bioengine_runtime.stored.app_folder import MAX_BYTES, MAX_FILES, inside, manifest_of, read_folder
+from bioengine_runtime.stored.shelf import Shelf, is_missing, sizes, soon
+from bioengine_runtime.stored.transfer import TIMEOUT_S, download
 
 MANAGER = "public/artifact-manager"
 NEWEST = "latest"

@@ -1,0 +1,1 @@
+"""App folders on Hypha: versions that are never overwritten."""

@@ -1,0 +1,1 @@
+"""The worker process: how it starts, stays, and leaves."""
