@@ -174,7 +174,7 @@ def _deployments(artifact: ArtifactFiles) -> tuple[EntryPoint, ...]:
     try:
         return deployments(artifact.manifest, lambda path: _text(artifact, path) if path in artifact.files else None)
     except CodeError as error:
-        raise BadApp(error.message) from error
+        raise BadApp(error.told()) from error
 
 
 def _read(artifact: ArtifactFiles, entry_point: EntryPoint) -> ClassFacts:

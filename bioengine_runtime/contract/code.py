@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 from bioengine_runtime.contract.flat_options import as_serve, place
@@ -47,11 +48,18 @@ class ClassFacts:
 
 
 class CodeError(Exception):
-    """The file cannot be read as an app's code. Lines and columns count from 1; line 0 means the file as a whole."""
+    """The file cannot be read as an app's code. Lines and columns count from 1; line 0 means the file as a whole.
 
-    def __init__(self, message: str, *, line: int = 0, column: int = 0, fix: str = "") -> None:
+    `filename` is empty where it is about what the caller asked for."""
+
+    def __init__(self, message: str, *, line: int = 0, column: int = 0, fix: str = "", filename: str = "") -> None:
         super().__init__(message)
-        self.message, self.line, self.column, self.fix = message, line, column, fix
+        self.message, self.line, self.column, self.fix, self.filename = message, line, column, fix, filename
+
+    def told(self) -> str:
+        """`runtimes/a.py:3: what is wrong; the way out`."""
+        where = f"{self.filename}:{self.line}: " if self.filename and self.line else ""
+        return where + self.message + (f"; {self.fix}" if self.fix else "")
 
 
 def read_class(source: str, module: str, class_name: str, filename: str) -> ClassFacts:
@@ -73,7 +81,7 @@ class Hint:
 def read_hints(source: str, class_name: str, filename: str) -> tuple[Hint, ...]:
     """Parameters of a class's `__init__` whose annotation is a plain name. Raises CodeError."""
     tree = _parse(source, filename)
-    names = _imported_names(tree)
+    names = _imported_names(tree, filename)
     classes = {node.name: node for node in _statements(tree.body) if isinstance(node, ast.ClassDef)}
     if class_name not in classes:
         return ()
@@ -100,6 +108,11 @@ def deployment_classes(source: str, filename: str) -> frozenset[str]:
     names = _imported_names(tree)
     classes = (node for node in _statements(tree.body) if isinstance(node, ast.ClassDef))
     return frozenset(node.name for node in classes if _decorator(node, names) is not None)
+
+
+def read_imports(source: str, filename: str) -> Mapping[str, str]:
+    """Local name → the dotted name it was imported from. Raises CodeError."""
+    return _imported_names(_parse(source, filename), filename)
 
 
 def _read_class(tree: ast.Module, module: str, class_name: str, filename: str) -> ClassFacts:
@@ -213,6 +226,7 @@ def _is_app(decorator: ast.expr, names: Mapping[str, str]) -> bool:
     return _dotted(decorator, names) == _APP
 
 
+@lru_cache(maxsize=8)  # the classes of one file are read one after the other, and the apps of one folder too
 def _parse(source: str, filename: str) -> ast.Module:
     if len(source) > MAX_SOURCE_BYTES:
         raise CodeError(f"larger than {MAX_SOURCE_BYTES // 1024} KiB", fix="move data out of the code")
@@ -251,17 +265,19 @@ def _listing(names: list[str], filename: str) -> str:
     return f"{filename} defines {', '.join(names[:8])}" if names else f"{filename} defines no class"
 
 
-def _imported_names(tree: ast.Module) -> dict[str, str]:
-    """Local name → the dotted name it was imported from."""
+def _imported_names(tree: ast.Module, filename: str = "") -> dict[str, str]:
+    """Local name → the dotted name it was imported from. What is relative (`from .a import A`) needs the filename."""
     names: dict[str, str] = {}
+    package = filename.split("/")[:-1]
     for node in _statements(tree.body):
         if isinstance(node, ast.Import):
             for item in node.names:
                 top = item.name.split(".")[0]
                 names[item.asname or top] = item.name if item.asname else top
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom) and node.level <= len(package) + 1:
+            base = package[: len(package) + 1 - node.level] if node.level else []
             for item in node.names:
-                names[item.asname or item.name] = f"{node.module}.{item.name}"
+                names[item.asname or item.name] = ".".join([*base, *filter(None, [node.module]), item.name])
     return names
 
 

@@ -13,8 +13,9 @@ Read from the syntax trees; nothing is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from bioengine_runtime.contract.code import CodeError, Hint, deployment_classes, read_hints
+from bioengine_runtime.contract.code import CodeError, deployment_classes, read_hints, read_imports
 from bioengine_runtime.contract.manifest import AppManifest, EntryPoint
 
 Read = Callable[[str], str | None]
@@ -22,6 +23,10 @@ Read = Callable[[str], str | None]
 
 MOST = 32
 """Deployments of one app."""
+
+
+HOPS = 8
+"""Modules through which a name may be handed on."""
 
 
 def deployments(manifest: AppManifest, read: Read) -> tuple[EntryPoint, ...]:
@@ -53,17 +58,37 @@ def _handed_to(point: EntryPoint, read: Read) -> Iterator[tuple[str, EntryPoint]
     source = read(point.file)
     if source is None:
         return
-    for hint in read_hints(source, point.class_name, point.file):
-        other = _app_class(hint, point, read)
-        if other is not None:
+    with _about(point.file):
+        hints = read_hints(source, point.class_name, point.file)
+    for hint in hints:
+        module, _, class_name = hint.type_name.rpartition(".")
+        other = _app_class(module or point.module, class_name, read)
+        if other is not None and other != EntryPoint(point.module, point.class_name):
             yield hint.parameter, other
 
 
-def _app_class(hint: Hint, point: EntryPoint, read: Read) -> EntryPoint | None:
-    """The class that an annotation names, if it is one of the app's own deployments."""
-    module, _, class_name = hint.type_name.rpartition(".")
-    other = EntryPoint(module or point.module, class_name)
-    source = read(other.file)
-    if source is None or (other.module, other.class_name) == (point.module, point.class_name):
-        return None
-    return other if class_name in deployment_classes(source, other.file) else None
+def _app_class(module: str, class_name: str, read: Read, hops: int = HOPS) -> EntryPoint | None:
+    """The class of this name, if it is one of the app's own deployments: in this module, or where that has it from."""
+    found = EntryPoint(module, class_name)
+    for path in (found.file, f"{module.replace('.', '/')}/__init__.py"):
+        source = read(path)
+        if source is None:
+            continue
+        with _about(path):
+            if class_name not in deployment_classes(source, path):
+                further, _, name = read_imports(source, path).get(class_name, "").rpartition(".")
+                return _app_class(further, name, read, hops - 1) if further and hops else None
+            if path != found.file:
+                fix = "move it to a module beside it, and import it here"
+                raise CodeError(f"{class_name} is a deployment in {path}, and a replica loads modules only", fix=fix)
+            return found
+    return None
+
+
+@contextmanager
+def _about(path: str) -> Iterator[None]:
+    try:
+        yield
+    except CodeError as error:
+        error.filename = error.filename or path
+        raise

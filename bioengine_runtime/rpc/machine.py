@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from bioengine_runtime import run_code, worker_log
-from bioengine_runtime.folders import AppFolders
+from bioengine_runtime.code_runs import run_code
+from bioengine_runtime.worker import log_file as worker_log
+from bioengine_runtime.worker.folders import AppFolders
 
 
 class Machine:

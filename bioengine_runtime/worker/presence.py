@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from bioengine_runtime import geo
 from bioengine_runtime.apps.logs import logs_of
 from bioengine_runtime.contract.status import NodeState
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
@@ -23,6 +22,7 @@ from bioengine_runtime.rpc.operations import Apps, Operations, WorkerFacts
 from bioengine_runtime.rpc.service import WorkerService
 from bioengine_runtime.sealing import ensure_key
 from bioengine_runtime.stored.artifacts import HyphaArtifacts
+from bioengine_runtime.worker import geo
 from bioengine_runtime.worker.ray_link import Head, RayAway
 from bioengine_runtime.worker.settings import WorkerSettings
 from bioengine_runtime.worker.tokens import TokenFile, TokenKeeper

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import ray
 
-from bioengine_runtime import app_disks
 from bioengine_runtime.apps.errors import Refused
-from bioengine_runtime.folders import AppFolders
+from bioengine_runtime.worker import app_disks
+from bioengine_runtime.worker.folders import AppFolders
 from tests.runtime.apps_world import a_ray
 from tests.runtime.stack import eventually
 

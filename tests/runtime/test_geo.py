@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-from bioengine_runtime import geo
-from bioengine_runtime.geo import locate
+from bioengine_runtime.worker import geo
+from bioengine_runtime.worker.geo import locate
 from bioengine_runtime.worker.settings import read_settings
 
 KNOWN = {

@@ -19,8 +19,8 @@ import ray
 from hypha_rpc import connect_to_server
 from ray.cloudpickle import cloudpickle
 
-from bioengine_runtime import run_code as run_code_module
-from bioengine_runtime.run_code import run_code
+from bioengine_runtime.code_runs import run_code as run_code_module
+from bioengine_runtime.code_runs.run_code import run_code
 from tests.runtime.apps_world import a_ray
 from tests.runtime.stack import a_stack
 
@@ -148,7 +148,7 @@ async def test_a_result_that_is_more_than_data_is_an_error_that_says_so(value: s
 async def test_an_error_shows_the_line_of_the_code_and_nothing_of_ours() -> None:
     answer = await run("def analyze():\n    print('before')\n    raise KeyError('gone')")
     assert answer["error"] == "KeyError: 'gone'"
-    assert "raise KeyError('gone')" in answer["traceback"] and "code_child" not in answer["traceback"]
+    assert "raise KeyError('gone')" in answer["traceback"] and "code_runs" not in answer["traceback"]
     assert answer["stdout"] == "before\n"
 
 

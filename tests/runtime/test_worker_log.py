@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bioengine_runtime import worker_log
-from bioengine_runtime.worker_log import tail
+from bioengine_runtime.worker import log_file as worker_log
+from bioengine_runtime.worker.log_file import tail
 
 
 @pytest.fixture
