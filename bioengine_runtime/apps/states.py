@@ -102,7 +102,9 @@ def _message(running: Running, tries: Tries) -> str:
     said = [running.message, *(f"{one.name}: {one.message}" for one in running.deployments if one.message)]
     if running.record and running.status != "RUNNING":
         said += [*running.record.warnings, in_words(tries)]
-    return "\n".join(text for text in said if text)[-MESSAGE_LENGTH:]
+    text = "\n".join(one for one in said if one)
+    # The end is what tells; a line cut through would not.
+    return text if len(text) <= MESSAGE_LENGTH else text[-MESSAGE_LENGTH:].partition("\n")[2]
 
 
 def _name(running: Running, replica: Replica) -> str:

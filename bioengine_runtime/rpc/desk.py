@@ -179,6 +179,8 @@ class Desk:
 
     async def _logs_of(self, apps: Collection[Running], tail: int, previous: int) -> Mapping[str, dict[str, Any]]:
         """Logs are extra: what keeps them away must not keep the status."""
+        if not tail:
+            return {}
         try:
             return await self._logs(apps, tail, previous)
         except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -57,6 +57,8 @@ class WorkerFacts:
     ray_started_at: float | None = None
     ray_reachable: bool = True
     geo: Mapping[str, Any] | None = None
+    startup_failures: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Startup application → why it could not be deployed."""
 
 
 class Operations:

@@ -47,6 +47,7 @@ def worker_status(
         "geo_location": {name: (facts.geo or {}).get(name) for name in GEO},
         "is_ready": nodes is not None,
         "token_expires_at": facts.token_expires_at if insider else None,
+        "startup_failures": dict(facts.startup_failures) if insider else {},
     }
 
 

@@ -63,6 +63,7 @@ class Presence:
         )
         self._token = TokenKeeper(self._token_file, self.session)
         self._geo: Mapping[str, Any] | None = None
+        self.startup_failures: Mapping[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self) -> None:
@@ -150,6 +151,7 @@ class Presence:
             ray_started_at=self._head.started_at if self._head else None,
             ray_reachable=self._head is not None,
             geo=self._geo,
+            startup_failures=self.startup_failures,
         )
 
     async def _locate(self) -> None:

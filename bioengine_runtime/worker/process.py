@@ -87,7 +87,9 @@ class Worker:
         )
         log.info("event=ready service=%s", presence.service_id)
         self._looking = asyncio.create_task(self._look_after_gateway())
-        await deploy_all(self.settings.startup_applications, partial(desk.deploy, presence.owner))
+        presence.startup_failures = await deploy_all(
+            self.settings.startup_applications, partial(desk.deploy, presence.owner)
+        )
 
     async def stop(self) -> None:
         """Leave, and disconnect."""

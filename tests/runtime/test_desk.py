@@ -332,8 +332,10 @@ async def test_the_worker_answers_while_ray_is_away(world: World) -> None:
 
 async def test_the_worker_tells_admins_more_than_others(world: World) -> None:
     world.facts = {"token_expires_at": 5.0, "ray_started_at": 7.0, "geo": {"region": "X", "surprise": 1}}
+    world.facts["startup_failures"] = {"cells": "no such artifact"}
     admin, bob = await world.desk.status(ADMIN), await world.desk.status(BOB)
     assert (admin["token_expires_at"], bob["token_expires_at"]) == (5.0, None)
+    assert (admin["startup_failures"], bob["startup_failures"]) == ({"cells": "no such artifact"}, {})
     assert (admin["admin_users"], bob["admin_users"]) == (["admin@lab.example"], [])
     assert "10.0.0" in str(admin) and "10.0.0" not in str(bob)
     for status in (admin, bob):
