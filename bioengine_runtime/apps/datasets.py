@@ -52,3 +52,6 @@ class EmptyDatasets:
     async def get_saved_file(self, filename: str, public: bool = False, token: str | None = None) -> NoReturn:
         del public, token
         raise MissingDataServerError(f'there is no saved file "{filename}"; this worker has no data server')
+
+    def set_chunk_cache_size_gb(self, gb: float) -> None:
+        """Nothing is read, so there is nothing to keep."""

@@ -10,7 +10,7 @@ APP_MARK = "__bioengine_app__"
 
 
 class RuntimeHandle:
-    """One other deployment of the app. `_raw` is Serve's own handle, for streams and options."""
+    """One other deployment of the app. `_raw` is Serve's own handle."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -18,7 +18,22 @@ class RuntimeHandle:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self._raw, name).remote
+        return RuntimeMethod(getattr(self._raw, name))
+
+
+class RuntimeMethod:
+    """One method of it: called as it is, or as Serve would have it, with `.options(stream=True)` and `.remote()`."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._raw.remote(*args, **kwargs)
+
+    remote = __call__
+
+    def options(self, **options: Any) -> RuntimeMethod:
+        return RuntimeMethod(self._raw.options(**options))
 
 
 def as_written_for(user_class: type, handles: Mapping[str, Any]) -> dict[str, Any]:

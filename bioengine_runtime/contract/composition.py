@@ -12,7 +12,7 @@ Read from the syntax trees; nothing is imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 from bioengine_runtime.contract.code import CodeError, deployment_classes, read_hints, read_imports
@@ -23,7 +23,6 @@ Read = Callable[[str], str | None]
 
 MOST = 32
 """Deployments of one app."""
-
 
 HOPS = 8
 """Modules through which a name may be handed on."""
@@ -86,9 +85,12 @@ def _app_class(module: str, class_name: str, read: Read, hops: int = HOPS) -> En
 
 
 @contextmanager
-def _about(path: str) -> Iterator[None]:
+def _about(path: str) -> Generator[None]:
+    """Errors say which file they are about."""
     try:
         yield
     except CodeError as error:
         error.filename = error.filename or path
         raise
+    except RecursionError:
+        raise CodeError("nested too deeply to be read", line=1, filename=path) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from bioengine_runtime.contract.base import AppId, Open
@@ -25,7 +25,15 @@ _ONE_FORMAT: JsonDict = {
     "then": {"required": ["entry"], "properties": {"deployments": {"maxItems": 0}, "entry": {"type": "string"}}},
     "else": {"required": ["deployments"], "properties": {"deployments": {"minItems": 1}, "entry": {"type": "null"}}},
 }
-"""What `_one_format` checks, for the published schema."""
+"""What the validators below check, for the published schema."""
+
+
+_NOT_HERE = {
+    "deployments": "not in format_version 0.6.0; remove it: `entry` is enough, and the classes that its __init__ takes"
+    " are deployed with it",
+    "entry": "only in format_version 0.6.0; write `format_version: 0.6.0` and remove `deployments`, if there is one, or"
+    " write `deployments: [file:Class]` instead",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +84,19 @@ class AppManifest(Open):
     )
     frontend_entry: str | None = Field(default=None, description="Path of an index.html to serve as the app's page.")
 
+    @field_validator("deployments", "entry")
+    @classmethod
+    def _of_this_format(cls, value: list[str] | str | None, info: ValidationInfo) -> list[str] | str | None:
+        version = info.data.get("format_version")  # not there when it is wrong itself
+        if value and version is not None and (info.field_name == "entry") != (version == BY_TYPE_HINT):
+            raise ValueError(_NOT_HERE[str(info.field_name)])
+        return value
+
     @model_validator(mode="after")
-    def _one_format(self) -> AppManifest:
-        if self.format_version == BY_TYPE_HINT:
-            if self.deployments:
-                raise ValueError("format_version 0.6.0 has `entry`, and its code says the rest: remove `deployments`")
-            if self.entry is None:
-                raise ValueError("format_version 0.6.0 needs `entry: module:Class`")
-        elif self.entry is not None:
-            raise ValueError("`entry` is of format_version 0.6.0: say so, or write `deployments: [file:Class]`")
-        elif not self.deployments:
+    def _has_what_its_format_needs(self) -> AppManifest:
+        if self.format_version == BY_TYPE_HINT and self.entry is None:
+            raise ValueError("format_version 0.6.0 needs `entry: module:Class`")
+        if self.format_version != BY_TYPE_HINT and not self.deployments:
             raise ValueError("`deployments: [file:Class]` is missing; or is it format_version 0.6.0, with `entry`?")
         return self
 

@@ -152,7 +152,11 @@ def _deployments(
     try:
         return deployments(manifest, text)
     except CodeError as error:
-        return problem_at(f"{folder.path}/{MANIFEST}", document, ("entry",), error.message, error.fix)
+        source = text(error.filename) if error.filename and error.line else None
+        if source is None:
+            return problem_at(f"{folder.path}/{MANIFEST}", document, ("entry",), error.message, error.fix)
+        where = Location(f"{folder.path}/{error.filename}", error.line, error.column)
+        return Problem(where, error.message, error.fix, excerpt(source, error.line, error.column))
 
 
 def _read_entry(folder: Folder, document: Document, number: int, entry: EntryPoint, read: Read) -> ClassFacts | Problem:

@@ -97,3 +97,69 @@ def test_a_computed_option_is_unknown_under_rays_name() -> None:
     facts = read_class(source, "main", "Main", "main.py")
     assert facts.unknown == ("ray_actor_options.memory",)
     assert resources(facts).memory is None
+
+
+PACKAGED = {f"demo/{path}": source for path, source in A.items()}
+
+
+@pytest.mark.parametrize(
+    ("line", "annotation"),
+    [
+        ("from .runtimes.a import RuntimeA", "RuntimeA"),
+        ("from .runtimes import a", "a.RuntimeA"),
+        ("from . import runtimes", "runtimes.a.RuntimeA"),
+        ("from demo.runtimes.a import RuntimeA", "RuntimeA"),
+    ],
+)
+def test_modules_of_a_package_find_each_other(line: str, annotation: str) -> None:
+    files = {"demo/entry.py": entry(line, parameters=f"a: {annotation}"), **PACKAGED}
+    assert found(files, "demo.entry:Entry") == (
+        EntryPoint("demo.entry", "Entry", (("a", "RuntimeA"),)),
+        EntryPoint("demo.runtimes.a", "RuntimeA"),
+    )
+
+
+def test_a_name_that_leads_out_of_the_folder_is_not_followed() -> None:
+    files = {"demo/entry.py": entry("from ...a import RuntimeA", parameters="a: RuntimeA"), "a.py": A["runtimes/a.py"]}
+    assert found(files, "demo.entry:Entry") == (EntryPoint("demo.entry", "Entry"),)
+
+
+def test_a_class_may_come_through_the_init_of_its_folder() -> None:
+    files = {"entry.py": entry("from runtimes import RuntimeA", parameters="a: RuntimeA"), **A}
+    for line in ("from .a import RuntimeA", "from runtimes.a import RuntimeA"):
+        assert found({**files, "runtimes/__init__.py": line})[1] == EntryPoint("runtimes.a", "RuntimeA")
+
+
+def test_names_handed_round_in_a_circle_end() -> None:
+    files = {
+        "entry.py": entry("from a import X", parameters="x: X"),
+        "a.py": "from b import X",
+        "b.py": "from a import X",
+    }
+    assert found(files) == (EntryPoint("entry", "Entry"),)
+
+
+def test_a_deployment_in_the_init_of_a_folder_is_told_with_the_way_out() -> None:
+    files = {"entry.py": entry("from runtimes import RuntimeA", parameters="a: RuntimeA")}
+    with pytest.raises(CodeError) as told:
+        found({**files, "runtimes/__init__.py": A["runtimes/a.py"]})
+    assert told.value.told() == (
+        "RuntimeA is a deployment in runtimes/__init__.py, and a replica loads modules only; "
+        "move it to a module beside it, and import it here"
+    )
+
+
+@pytest.mark.parametrize("broken", ["def f(:\n", "if 1:\n pass\n" + "elif 1:\n pass\n" * 2_500])
+def test_a_broken_file_is_told_by_its_own_name(broken: str) -> None:
+    files = {"entry.py": entry("from runtimes.a import RuntimeA", parameters="a: RuntimeA"), "runtimes/a.py": broken}
+    with pytest.raises(CodeError) as told:
+        found(files)
+    assert told.value.filename == "runtimes/a.py" and told.value.told().startswith("runtimes/a.py:1: ")
+
+
+def test_more_deployments_than_anybody_needs_are_refused() -> None:
+    names = [f"C{number}" for number in range(40)]
+    many = "\n".join(RUNTIME.format(name=name, more="").replace("import bioengine\n", "") for name in names)
+    source = "import bioengine\n" + many + entry(parameters=", ".join(f"p{name}: {name}" for name in names))
+    with pytest.raises(CodeError, match="more than 32 deployments"):
+        found({"entry.py": source})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bioengine_runtime.apps.describing import Request
+from bioengine_runtime.apps.handles import RuntimeHandle
 from bioengine_runtime.apps.zygote import describe_in_child
 from tests.runtime.apps_world import FIXTURES
 
@@ -71,3 +72,70 @@ def test_the_helpers_of_the_older_format_are_there(tmp_path: Path):
         "@serve.deployment\nclass Main:\n    @schema_method\n    async def ping(self): ...\n"
     )
     assert look(tmp_path, "main", "Main")["problem"] == ""
+
+
+HEAD = "import bioengine\n@bioengine.app()\nclass Main:\n    @bioengine.method\n    async def ping(self): ...\n"
+
+
+def look_at(folder: Path, source: str, **fields: Any) -> Any:
+    (folder / "main.py").write_text(source)
+    return look(folder, "main", "Main", **fields)
+
+
+def test_arrays_are_parameters_of_methods_as_they_are(tmp_path: Path):
+    method = "    @bioengine.method\n    async def infer(self, image: np.ndarray, size: int = 1): ...\n"
+    found = look_at(tmp_path, "import numpy as np\n" + HEAD + method)
+    assert found["problem"] == ""
+    assert set(found["methods"][1]["schema"]["parameters"]["properties"]) == {"image", "size"}
+
+
+def test_a_method_that_wants_the_context_must_take_it(tmp_path: Path):
+    method = "    @bioengine.method(context=True)\n    async def whoami(self): ...\n"
+    assert (
+        "main.py:6: TypeError: Main.whoami is to be given who calls, but has no parameter `context`"
+        in (look_at(tmp_path, HEAD + method)["problem"])
+    )
+
+
+def test_two_methods_with_one_task_are_refused(tmp_path: Path):
+    hooks = "".join(f"    @bioengine.smoke_test\n    async def {name}(self): ...\n" for name in ("one", "two"))
+    assert "Main.one and .two are both test_deployment" in look_at(tmp_path, HEAD + hooks)["problem"]
+
+
+def test_a_task_may_be_done_by_a_method_of_a_base_class(tmp_path: Path):
+    base = "import bioengine\nclass Base:\n    @bioengine.async_init\n    async def warm_up(self): ...\n"
+    check = "assert Main.func_or_class.async_init is Base.warm_up\n"
+    assert look_at(tmp_path, base + HEAD.replace("Main:", "Main(Base):") + check)["problem"] == ""
+
+
+def test_requirements_may_be_read_from_a_file_beside_the_code(tmp_path: Path):
+    (tmp_path / "requirements-main.txt").write_text("pandas==2.2.3\n")
+    read = "from pathlib import Path\ndef pip(n): return (Path(__file__).parent / n).read_text().split()\n"
+    source = read + HEAD.replace("app()", 'app(pip=pip("requirements-main.txt"))')
+    options = look_at(tmp_path, source)["options"]
+    assert options["ray_actor_options"]["runtime_env"] == {"pip": ["pandas==2.2.3"]}
+
+
+class Recorded:
+    """Stands for Serve's handle and for one of its methods."""
+
+    def __init__(self, *path: Any):
+        self.path = path
+
+    def __getattr__(self, name: str) -> Any:
+        return Recorded(*self.path, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return Recorded(*self.path, args, kwargs)
+
+
+def test_a_handle_is_called_as_written_and_as_serve_would_have_it():
+    handle = RuntimeHandle(Recorded())
+    assert handle.ping(1, a=2).path == ("ping", "remote", (1,), {"a": 2})
+    assert handle.ping.remote(1).path == ("ping", "remote", (1,), {})
+    streaming = handle.count.options(stream=True)
+    asked = ("count", "options", (), {"stream": True}, "remote", (3,), {})
+    assert streaming(3).path == asked == streaming.remote(3).path
+    assert handle._raw.path == ()
+    with pytest.raises(AttributeError):
+        _ = handle._secret

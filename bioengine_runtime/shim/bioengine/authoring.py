@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,16 +25,15 @@ RESERVED = ("async_init", "test_deployment", "check_health")
 
 
 def app(cls: type | None = None, /, **options: Any) -> Any:
-    """Make a class a deployment. Raises TypeError for a method that bears a reserved name."""
+    """Make a class a deployment. Raises TypeError for a method that bears a reserved name, and for two methods with
+    one task."""
     if cls is None:
         return lambda decorated: app(decorated, **options)
     for name in RESERVED:
         if name in vars(cls):
             raise TypeError(f"{cls.__name__}.{name}: choose another name and put the decorator for it above")
-    for member in list(vars(cls).values()):
-        hook = getattr(member, HOOK, None)
-        if hook:
-            setattr(cls, hook, member)
+    for hook, name in _hooks(cls).items():
+        setattr(cls, hook, getattr(cls, name))
     setattr(cls, APP_MARK, True)
     return serve.deployment(**as_serve(options))(cls)
 
@@ -42,7 +42,10 @@ def method(function: Callable[..., Any] | None = None, /, *, context: bool = Fal
     """Offer a method to callers. With `context`, a parameter of that name is given who calls."""
     if function is None:
         return lambda decorated: method(decorated, context=context)
-    return schema_method(function)
+    if context and "context" not in inspect.signature(function).parameters:
+        raise TypeError(f"{function.__qualname__} is to be given who calls, but has no parameter `context` to take it")
+    # Arrays and images pass as they are; what JSON cannot describe has no schema.
+    return schema_method(function, arbitrary_types_allowed=True)
 
 
 def async_init(function: Function) -> Function:
@@ -63,6 +66,18 @@ def health_check(function: Function) -> Function:
 def multiplexed(function: Callable[..., Any] | None = None, /, *, max_models: int = 3) -> Any:
     """Keep the models that this method loads, `max_models` of them per replica."""
     return serve.multiplexed(function, max_num_models_per_replica=max_models)
+
+
+def _hooks(cls: type) -> dict[str, str]:
+    """What the runtime calls → the name that the author chose, also in a base class."""
+    found: dict[str, str] = {}
+    for name in dir(cls):
+        hook = getattr(getattr(cls, name, None), HOOK, None)
+        if hook in found and name not in RESERVED:
+            raise TypeError(f"{cls.__name__}.{found[hook]} and .{name} are both {hook}; keep one of the decorators")
+        if hook and name not in RESERVED:
+            found[hook] = name
+    return found
 
 
 def _hooked(function: Function, hook: str) -> Function:

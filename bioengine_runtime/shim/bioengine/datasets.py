@@ -12,6 +12,7 @@ get_file = _ours.get_file
 save_file = _ours.save_file
 list_saved_files = _ours.list_saved_files
 get_saved_file = _ours.get_saved_file
+set_chunk_cache_size_gb = _ours.set_chunk_cache_size_gb
 
 __all__ = [
     "BioEngineDatasets",
@@ -22,4 +23,5 @@ __all__ = [
     "list_saved_files",
     "ping_data_server",
     "save_file",
+    "set_chunk_cache_size_gb",
 ]
