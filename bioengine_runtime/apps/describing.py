@@ -5,13 +5,15 @@ Runs in a process that is thrown away, without Ray, tokens or the worker's envir
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import os
 import sys
 import traceback
+import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -111,10 +113,18 @@ def _kwargs_problems(user_class: type, request: Request) -> list[str]:
         parameters = {}
     takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     named = {name: one for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    takes = ", ".join(name for name in named if name not in handles) or "none"
-    problems: list[str] = []
+    free = [name for name in named if name not in handles]
+    problems = [
+        f'{where}: "{name}" is the handle of another deployment, which is passed by itself; remove it from kwargs'
+        for name in kwargs
+        if name in handles
+    ]
     if not takes_all:
-        problems += [f'{where} has no parameter "{name}"; it takes {takes}' for name in kwargs if name not in named]
+        problems += [
+            f'{where} has no parameter "{name}"; {did_you_mean(name, free)}it takes {", ".join(free) or "none"}'
+            for name in kwargs
+            if name not in named and name not in handles
+        ]
         problems += [
             f'{where} needs a parameter "{name}: DeploymentHandle" for the deployment in {name}.py'
             for name in handles
@@ -125,27 +135,40 @@ def _kwargs_problems(user_class: type, request: Request) -> list[str]:
         for name, one in named.items()
         if one.default is one.empty and name not in kwargs and name not in handles
     ]
-    return problems + _type_problems(where, user_class, {name: kwargs[name] for name in kwargs if name in named})
+    return problems + [
+        f'{where}, parameter "{name}": {problem}'
+        for name in free
+        if name in kwargs and (problem := _misfit(user_class, named[name], kwargs[name]))
+    ]
 
 
-def _type_problems(where: str, user_class: type, kwargs: Mapping[str, Any]) -> list[str]:
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`did you mean "size"? `, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f'did you mean "{near[0]}"? ' if near else ""
+
+
+def _misfit(user_class: type, parameter: inspect.Parameter, value: Any) -> str:
+    """Why a value from JSON is not what the annotation says; empty when it is, or when nobody can tell."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     try:
-        hints = typing.get_type_hints(user_class.__init__)
-    except Exception:  # an annotation that does not resolve is the author's to use: nothing to check then
-        return []
-    problems: list[str] = []
-    for name, value in kwargs.items():
-        if name not in hints:
-            continue
-        try:
-            TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
-        except ValidationError as error:
-            problems.append(f'{where}, parameter "{name}": {error.errors()[0]["msg"]}')
-        except Exception:  # a type that pydantic cannot check
-            continue
-    return problems
+        hint = _annotation(user_class, parameter)
+        # Without conversions: the author's code is given the value as it came. An int is a float in JSON.
+        TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        return str(error.errors()[0]["msg"])
+    except Exception:  # an annotation that does not resolve, or that pydantic cannot check, is the author's to use
+        pass
+    return ""
+
+
+def _annotation(user_class: type, parameter: inspect.Parameter) -> Any:
+    """Of one parameter by itself; postponed ones are resolved where `__init__` was written."""
+    if parameter.annotation is parameter.empty:
+        return Any
+    alone = types.SimpleNamespace(__annotations__={"it": parameter.annotation})
+    return typing.get_type_hints(alone, inspect.unwrap(user_class.__init__).__globals__, include_extras=True)["it"]
 
 
 def _is_multiplexed(user_class: type) -> bool:

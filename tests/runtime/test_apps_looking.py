@@ -56,9 +56,16 @@ def test_options_and_schemas_come_from_the_code(tmp_path: Path):
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"kwargs": {"model": "m", "sise": 1}}, 'Main.__init__ has no parameter "sise"; it takes model, size, sub'),
+        (
+            {"kwargs": {"model": "m", "sise": 1}},
+            'Main.__init__ has no parameter "sise"; did you mean "size"? it takes model, size, sub',
+        ),
+        ({"kwargs": {"model": "m", "q": 1}}, 'no parameter "q"; it takes model, size, sub'),
+        ({"kwargs": {"model": "m", "sub": 1}, "handles": ["sub"]}, '"sub" is the handle of another deployment'),
         ({"kwargs": {}}, 'Main.__init__ needs a value for "model"'),
         ({"kwargs": {"model": "m", "size": "wide"}}, 'parameter "size": Input should be a valid number'),
+        ({"kwargs": {"model": 3, "size": True}}, 'parameter "model": Input should be a valid string'),
+        ({"kwargs": {"model": "m", "size": "1.5"}}, 'parameter "size": Input should be a valid number'),
         ({"handles": ["other"]}, 'needs a parameter "other: DeploymentHandle" for the deployment in other.py'),
         ({"class_name": "Nobody"}, "main.py has no class Nobody"),
         ({"module": "absent"}, "the app has no file absent.py"),
@@ -106,3 +113,67 @@ def test_one_look_leaves_nothing_for_the_next(tmp_path: Path):
 def test_a_file_may_be_called_like_a_module_of_pythons(tmp_path: Path):
     (tmp_path / "types.py").write_text(PLAIN)
     assert look(tmp_path, "", module="types")["problem"] == ""
+
+
+TYPED = (
+    "from __future__ import annotations\n"
+    + HEAD
+    + """
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, TYPE_CHECKING, Union
+if TYPE_CHECKING:
+    from nowhere import Image
+@serve.deployment
+class Main:
+    def __init__(
+        self, sub: DeploymentHandle, share: float = 0.5, names: Optional[list[str]] = None,
+        size: Union[int, tuple[int, int]] = 1, mode: Literal["fast", "good"] = "fast", table: dict[str, float] = {},
+        image: Image = None, more: Annotated[int, Field(ge=2)] = 2, either: "int | None" = None, untyped=None,
+        path: Path = Path(), anything: Any = None,
+    ): ...
+    @schema_method
+    async def ping(self): ...
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"share": 1},
+        {"names": None, "size": [1, 2], "mode": "good"},
+        {"names": ["a"], "size": 3, "table": {"a": 1}},
+        {"image": "unresolved", "untyped": [1], "either": None, "path": "/data", "anything": {"a": [1]}},
+    ],
+)
+def test_an_annotation_of_any_kind_takes_what_it_says(tmp_path: Path, kwargs: dict[str, Any]):
+    """The reference compared with isinstance: an int was no float, and Optional, Union and Literal were crashes."""
+    assert look(tmp_path, TYPED, kwargs=kwargs, handles=["sub"])["problem"] == ""
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "parameter"),
+    [
+        ({"share": "half"}, "share"),
+        ({"names": [1]}, "names"),
+        ({"size": [1, 2, 3]}, "size"),
+        ({"mode": "slow"}, "mode"),
+        ({"table": {"a": "b"}}, "table"),
+        ({"more": 1}, "more"),
+        ({"either": "x"}, "either"),
+    ],
+)
+def test_a_postponed_annotation_is_checked_though_another_does_not_resolve(
+    tmp_path: Path, kwargs: dict[str, Any], parameter: str
+):
+    """The reference skipped every check under `from __future__ import annotations`."""
+    assert (
+        f'Main.__init__, parameter "{parameter}": ' in look(tmp_path, TYPED, kwargs=kwargs, handles=["sub"])["problem"]
+    )
+
+
+def test_a_method_that_declares_the_context_says_so_in_its_schema(tmp_path: Path):
+    method = "    @schema_method\n    async def who(self, context: dict = None): ...\n"
+    found = look(tmp_path, TYPED + method, kwargs={}, handles=["sub"])
+    schemas = {one["name"]: one["schema"]["parameters"].get("properties", {}) for one in found["methods"]}
+    assert "context" in schemas["who"] and "context" not in schemas["ping"]

@@ -139,3 +139,8 @@ def test_a_handle_is_called_as_written_and_as_serve_would_have_it():
     assert handle._raw.path == ()
     with pytest.raises(AttributeError):
         _ = handle._secret
+
+
+def test_what_is_no_handle_is_checked_beside_one_that_is():
+    found = look(FIXTURES / "annotated", "entry", "Entry", handles=["words"], kwargs={"mark": 3})
+    assert found["problem"] == 'Entry.__init__, parameter "mark": Input should be a valid string'
