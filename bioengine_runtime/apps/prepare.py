@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -19,8 +19,9 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bioengine_runtime.apps import store
-from bioengine_runtime.apps.describing import Description, Request
+from bioengine_runtime.apps.describing import Description, Request, did_you_mean
 from bioengine_runtime.apps.errors import BadApp, PrepareFailed
+from bioengine_runtime.apps.fresh import Fresh
 from bioengine_runtime.apps.package import pack
 from bioengine_runtime.apps.preparing import Answer, Done, Job, prepare_here
 from bioengine_runtime.apps.requirements import lacks, resources
@@ -29,6 +30,9 @@ from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.code import ClassFacts, CodeError, read_class, requirements
 from bioengine_runtime.contract.composition import deployments
 from bioengine_runtime.contract.manifest import AppManifest, EntryPoint
+
+STORED_FOR_S = 60.0
+"""A package put so lately is still in the store; what nobody names is swept away later than that."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,31 @@ class Ready:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What every app of one artifact version shares: its deployments, what is read of them, its stored code."""
+
+    artifact: ArtifactFiles
+    entry_points: tuple[EntryPoint, ...]
+    facts: tuple[ClassFacts, ...]
+    package: str
+
+
 class Builders:
     """How many nodes' tasks run at once. Each keeps a process of Ray's and a warm process of ours: looking is quick and
-    shares few of them, installing is slow and must not hold up the looking."""
+    shares few of them, installing is slow and must not hold up the looking.
+
+    A folder is read, packed and stored once for all of its apps that are prepared about the same time."""
 
     def __init__(self) -> None:
         self._looking = asyncio.Semaphore(2)
         self._installing = asyncio.Semaphore(4)
+        self._folders: Fresh[Folder] = Fresh(STORED_FOR_S)
+
+    async def folder(self, artifact: ArtifactFiles) -> Folder:
+        """Known by the object itself, which its Folder keeps alive: a version may have been uploaded anew."""
+        task = self._folders.get(id(artifact), lambda: asyncio.to_thread(_folder, artifact))
+        return await asyncio.shield(task)
 
     def turn(self, jobs: list[Job]) -> asyncio.Semaphore:
         return self._installing if any(job["requirements"] != [] for job in jobs) else self._looking
@@ -95,19 +117,17 @@ async def prepare(
 ) -> Ready:
     """Raises BadApp for the author's mistakes, PrepareFailed when an environment cannot be built."""
     started = time.monotonic()
-    entry_points = _deployments(artifact)
-    facts = [_read(artifact, entry_point) for entry_point in entry_points]
+    folder = await builders.folder(artifact)
+    entry_points, package = folder.entry_points, folder.package
     _check_class_names(spec, entry_points)
-    package = await asyncio.to_thread(pack, _code_of(artifact))
-    await asyncio.to_thread(store.put, store.CODE, package.digest, package.content)
     jobs = [
         Job(request=_request(spec, index, entry_points, environment), requirements=_packages(one), look=True)
-        for index, one in enumerate(facts)
+        for index, one in enumerate(folder.facts)
     ]
-    known = await asyncio.to_thread(_recall, package.digest, jobs, places)
-    done, nodes = await _everywhere(package.digest, jobs, places, facts, builders) if known is None else (known, 0)
+    known = await asyncio.to_thread(_recall, package, jobs, places)
+    done, nodes = await _everywhere(package, jobs, places, folder.facts, builders) if known is None else (known, 0)
     if known is None:
-        await asyncio.to_thread(_remember, package.digest, jobs, places, done)
+        await asyncio.to_thread(_remember, package, jobs, places, done)
     classes = tuple(
         ReadyClass(
             module=entry_point.module,
@@ -119,11 +139,11 @@ async def prepare(
         )
         for entry_point, one in zip(entry_points, done, strict=True)
     )
-    return Ready(artifact.manifest, package.digest, classes, nodes, time.monotonic() - started)
+    return Ready(artifact.manifest, package, classes, nodes, time.monotonic() - started)
 
 
 async def _everywhere(
-    package: str, jobs: list[Job], places: Places, facts: list[ClassFacts], builders: Builders
+    package: str, jobs: list[Job], places: Places, facts: Sequence[ClassFacts], builders: Builders
 ) -> tuple[list[Done], int]:
     """Look on one node; build on the others too. Where nothing has to be built, one node is enough."""
     hosts = _hosts(facts)
@@ -160,7 +180,7 @@ def _task() -> Any:
     return ray.remote(num_cpus=0, max_retries=2)(prepare_here)
 
 
-def _hosts(facts: list[ClassFacts]) -> list[str]:
+def _hosts(facts: Sequence[ClassFacts]) -> list[str]:
     """Nodes that are alive and large enough for at least one of the classes."""
     asked = [resources(cast("dict[str, Any]", one.options.get("ray_actor_options") or {})) for one in facts]
     return [
@@ -168,6 +188,15 @@ def _hosts(facts: list[ClassFacts]) -> list[str]:
         for node in ray.nodes()
         if node["Alive"] and any(not lacks(one, node["Resources"]) for one in asked)
     ]
+
+
+def _folder(artifact: ArtifactFiles) -> Folder:
+    """Blocks for as long as packing takes."""
+    entry_points = _deployments(artifact)
+    facts = tuple(_read(artifact, entry_point) for entry_point in entry_points)
+    package = pack(_code_of(artifact))
+    store.put(store.CODE, package.digest, package.content)
+    return Folder(artifact, entry_points, facts, package.digest)
 
 
 def _deployments(artifact: ArtifactFiles) -> tuple[EntryPoint, ...]:
@@ -199,7 +228,8 @@ def _check_class_names(spec: AppSpec, entry_points: tuple[EntryPoint, ...]) -> N
     for field in ("kwargs", "env", "secrets", "replicas", "autoscaling"):
         for name in getattr(spec, field):
             if name not in known:
-                raise BadApp(f"{field} names {name}; the app has {', '.join(sorted(known))}")
+                near = did_you_mean(name, sorted(known))
+                raise BadApp(f"{field} names {name}; {near}the app has {', '.join(sorted(known))}")
 
 
 def _packages(facts: ClassFacts) -> list[str] | None:

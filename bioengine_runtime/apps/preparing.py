@@ -6,6 +6,7 @@ traceback of ours.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypedDict
 
 from bioengine_runtime.apps import store
@@ -79,7 +80,10 @@ def _computed_requirements(request: Request) -> list[str]:
     return list(packages_of(dict(options.get("runtime_env") or {})))
 
 
-def _code(package: str, cache: str) -> Any:
+def _code(package: str, cache: str) -> Path:
+    target = Path(cache) / package
+    if target.is_dir():
+        return target
     content = store.get(store.CODE, package)
     if content is None:
         raise AppError(f"the app's code {package} is gone from the cluster; ask again")
