@@ -57,7 +57,8 @@ def describe(request: Request) -> Description:
         methods = _methods(user_class)
         problems = _kwargs_problems(user_class, request)
         if request["entry"] and not methods:
-            problems.append(f"{user_class.__name__} has no @schema_method, so nobody could call the app")
+            marks = "@schema_method (format 0.6.0: @bioengine.method)"
+            problems.append(f"{user_class.__name__} has no {marks}, so nobody could call the app")
         return Description(
             problem="; ".join(problems),
             options=_options(deployment),
@@ -189,7 +190,7 @@ def _in_words(error: BaseException, request: Request) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if request["code"] in frame.filename]
     place = f"{_relative(frames[-1].filename, request['code'])}:{frames[-1].lineno}: " if frames else ""
     if isinstance(error, ModuleNotFoundError):
-        text += "; add its package to runtime_env: pip of the deployment"
+        text += "; add its package to the pip list of the deployment"
     return place + text
 
 

@@ -22,11 +22,12 @@ def offer_bioengine() -> None:
 def load_class(code: str, module: str, class_name: str) -> tuple[Any, type]:
     """The deployment as decorated, and the user's class in it."""
     deployment = getattr(_load_module(code, module), class_name, None)
+    file = f"{module.replace('.', '/')}.py"
     if deployment is None:
-        raise BadApp(f"{module}.py has no class {class_name}")
+        raise BadApp(f"{file} has no class {class_name}")
     user_class = getattr(deployment, "func_or_class", None)
     if not isinstance(user_class, type):
-        raise BadApp(f"{class_name} in {module}.py is not a class decorated with @serve.deployment")
+        raise BadApp(f"{class_name} in {file} is not a class decorated with @serve.deployment or @bioengine.app")
     return deployment, user_class
 
 

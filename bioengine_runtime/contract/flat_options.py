@@ -16,6 +16,9 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 }
 """Where each flat option belongs; what is not here is Serve's own option already."""
 
+_TODAY = {"target_num_ongoing_requests_per_replica": "target_ongoing_requests"}
+"""Names that apps write and Serve passes over in silence."""
+
 
 def as_serve(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Nested options. What `ray_actor_options` says itself is laid over what the flat ones say."""
@@ -24,6 +27,11 @@ def as_serve(flat: Mapping[str, Any]) -> dict[str, Any]:
         if name in PLACES and value is not None:
             _put(nested, PLACES[name], _in_rays_units(name, value))
     own = {name: value for name, value in flat.items() if name not in PLACES}
+    scaling = cast("object", own.get("autoscaling_config"))
+    if isinstance(scaling, Mapping):
+        own["autoscaling_config"] = {
+            _TODAY.get(name, name): value for name, value in cast("Mapping[str, Any]", scaling).items()
+        }
     return _laid_over(nested, own)
 
 

@@ -144,3 +144,11 @@ def test_a_handle_is_called_as_written_and_as_serve_would_have_it():
 def test_what_is_no_handle_is_checked_beside_one_that_is():
     found = look(FIXTURES / "annotated", "entry", "Entry", handles=["words"], kwargs={"mark": 3})
     assert found["problem"] == 'Entry.__init__, parameter "mark": Input should be a valid string'
+
+
+def test_the_formats_own_defaults_and_older_names_hold(tmp_path: Path):
+    scaling = "autoscaling_config={'max_replicas': 3, 'target_num_ongoing_requests_per_replica': 7.0}"
+    options = look_at(tmp_path, HEAD.replace("app()", f"app({scaling}, gpu_memory_mb=-1)"))["options"]
+    assert options["max_ongoing_requests"] == 10
+    assert options["autoscaling_config"]["target_ongoing_requests"] == 7
+    assert options["ray_actor_options"]["num_gpus"] == 1

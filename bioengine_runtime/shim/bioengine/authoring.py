@@ -23,6 +23,9 @@ HOOK = "__bioengine_hook__"
 RESERVED = ("async_init", "test_deployment", "check_health")
 """What the runtime calls these methods; in format 0.6.0 their names are the author's to choose."""
 
+DEFAULTS = {"max_ongoing_requests": 10}
+"""Where the format promises another number than Serve."""
+
 
 def app(cls: type | None = None, /, **options: Any) -> Any:
     """Make a class a deployment. Raises TypeError for a method that bears a reserved name, and for two methods with
@@ -35,7 +38,7 @@ def app(cls: type | None = None, /, **options: Any) -> Any:
     for hook, name in _hooks(cls).items():
         setattr(cls, hook, getattr(cls, name))
     setattr(cls, APP_MARK, True)
-    return serve.deployment(**as_serve(options))(cls)
+    return serve.deployment(**as_serve({**DEFAULTS, **options}))(cls)
 
 
 def method(function: Callable[..., Any] | None = None, /, *, context: bool = False) -> Any:
