@@ -122,7 +122,7 @@ def _kwargs_problems(user_class: type, request: Request) -> list[str]:
     ]
     if not takes_all:
         problems += [
-            f'{where} has no parameter "{name}"; {did_you_mean(name, free)}it takes {", ".join(free) or "none"}'
+            f'{where} has no parameter "{name}"; it takes {", ".join(free) or "none"}{did_you_mean(name, free)}'
             for name in kwargs
             if name not in named and name not in handles
         ]
@@ -144,9 +144,9 @@ def _kwargs_problems(user_class: type, request: Request) -> list[str]:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`did you mean "size"? `, or nothing when no known word is near."""
+    """`; did you mean "size"?`, or nothing when no known word is near."""
     near = difflib.get_close_matches(word, known, n=1)
-    return f'did you mean "{near[0]}"? ' if near else ""
+    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def _misfit(user_class: type, parameter: inspect.Parameter, value: Any) -> str:

@@ -229,7 +229,7 @@ def _check_class_names(spec: AppSpec, entry_points: tuple[EntryPoint, ...]) -> N
         for name in getattr(spec, field):
             if name not in known:
                 near = did_you_mean(name, sorted(known))
-                raise BadApp(f"{field} names {name}; {near}the app has {', '.join(sorted(known))}")
+                raise BadApp(f"{field} names {name}; the app has {', '.join(sorted(known))}{near}")
 
 
 def _packages(facts: ClassFacts) -> list[str] | None:

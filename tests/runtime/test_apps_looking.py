@@ -58,7 +58,7 @@ def test_options_and_schemas_come_from_the_code(tmp_path: Path):
     [
         (
             {"kwargs": {"model": "m", "sise": 1}},
-            'Main.__init__ has no parameter "sise"; did you mean "size"? it takes model, size, sub',
+            'Main.__init__ has no parameter "sise"; it takes model, size, sub; did you mean "size"?',
         ),
         ({"kwargs": {"model": "m", "q": 1}}, 'no parameter "q"; it takes model, size, sub'),
         ({"kwargs": {"model": "m", "sub": 1}, "handles": ["sub"]}, '"sub" is the handle of another deployment'),
