@@ -77,7 +77,7 @@ from hypha_rpc.utils.schema import schema_method
 from ray import serve
 
 def pins():
-    return ["packaging==24.0"]
+    return ["packaging==25.0"]
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.1, "runtime_env": {"pip": pins()}}, health_check_period_s=1)
 class Main:
@@ -337,7 +337,7 @@ async def test_an_app_brings_its_own_version_of_what_the_worker_has(supervisor: 
     spec = a_spec("own", version="own-version")
     assert await apply(supervisor, spec)
     state = await until(supervisor, "own", is_up)
-    assert await call("own", "version") == ("24.0", pids(state)["Main"])
+    assert await call("own", "version") == ("25.0", pids(state)["Main"])
 
 
 async def test_a_node_without_the_apps_packages_gets_them_when_a_replica_starts(supervisor: Supervisor, home: Path):
@@ -347,7 +347,7 @@ async def test_a_node_without_the_apps_packages_gets_them_when_a_replica_starts(
     shutil.rmtree(home / "apps" / ".cache" / "layers")
     os.kill(pid, signal.SIGKILL)
     after = await until(supervisor, "own", lambda state: is_up(state) and pids(state).get("Main") not in (None, pid))
-    assert await call("own", "version") == ("24.0", pids(after)["Main"])
+    assert await call("own", "version") == ("25.0", pids(after)["Main"])
 
 
 async def test_another_worker_object_reads_everything_back(
