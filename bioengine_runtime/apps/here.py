@@ -17,9 +17,6 @@ REPLICA_RUNS = ("ray[serve]", "fastapi", "hypha-rpc", "pydantic", "anyio", "cryp
 """What every replica imports beside the author's code. What those ask for in turn counts; what is further away does
 not: much of it (tracing, gRPC reflection) is never imported there, and would refuse apps for nothing."""
 
-RUNS_WITH_OLDER = ("packaging",)
-"""Ray asks for a newer one than it needs: replicas come up with older ones, and apps bring those."""
-
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -42,7 +39,7 @@ def needs() -> Mapping[str, tuple[Need, ...]]:
     for root in map(Requirement, REPLICA_RUNS):
         name = canonicalize_name(root.name)
         for asked in (asked for extra in ("", *root.extras) for asked in _asked_by(name, extra)):
-            if asked.specifier and canonicalize_name(asked.name) not in RUNS_WITH_OLDER:
+            if asked.specifier:
                 need = Need(f"{name} {versions()[name]}", asked.specifier)
                 found.setdefault(canonicalize_name(asked.name), []).append(need)
     return {name: tuple(dict.fromkeys(asked)) for name, asked in found.items()}

@@ -87,7 +87,6 @@ def test_the_workers_environment_knows_what_its_replicas_need():
     assert "ray" in versions() and "hypha-rpc" in versions()
     assert any(need.by.startswith("ray ") for need in needs()["numpy"])
     assert conflicts(["protobuf==3.1"], versions(), needs())
-    assert conflicts(["packaging==24.0"], versions(), needs()) == []  # an app of the e2e tests runs with it
     assert conflicts([f"{name}=={version}" for name, version in versions().items()], versions(), needs()) == []
 
 
