@@ -6,6 +6,7 @@ The functions given to Hypha look up the offer at every call: an update changes 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import TYPE_CHECKING, Any
@@ -72,9 +73,9 @@ class AppCalls:
             "description": offer.description,
             "config": {"visibility": "public", "require_context": True},
             **{one.name: self._remote(one.name, one.schema) for one in offer.methods if one.name not in OWN_METHODS},
-            "get_load": self._get_load,
-            "get_num_pcs": self._get_num_pcs,
-            "get_rtc_service_id": self._get_rtc_service_id,
+            "get_load": _own(self._get_load),
+            "get_num_pcs": _own(self._get_num_pcs),
+            "get_rtc_service_id": _own(self._get_rtc_service_id),
         }
 
     def rtc_service(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class AppCalls:
         if self.offer.ice_servers:
             config["ice_servers"] = [one.model_dump(exclude_none=True) for one in self.offer.ice_servers]
         name = f"{self.offer.name} (WebRTC)"
-        return {"id": rtc_name(self.offer.app_id), "name": name, "config": config, "offer": self._open_peer}
+        return {"id": rtc_name(self.offer.app_id), "name": name, "config": config, "offer": _own(self._open_peer)}
 
     def _open_peer(self, params: Any, context: dict[str, Any] | None = None) -> asyncio.Future[Any]:
         """Answer the offer of a WebRTC connection; calls over it are made by the caller of this."""
@@ -223,6 +224,17 @@ def _router(offer: Offer) -> Any:
     handle = DeploymentHandle(offer.entry, app_name=offer.app_id)
     handle._init(_run_router_in_separate_loop=False)
     return handle
+
+
+def _own(method: Remote) -> Remote:
+    """A function of its own at every registration. hypha-rpc remembers what it registered by weak references, and two
+    bound methods of one object are equal: registered again, the new one would be forgotten together with the old."""
+
+    @functools.wraps(method)
+    def remote(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return remote
 
 
 def _as_the_app_raised(error: BaseException, app_id: str) -> Exception:
