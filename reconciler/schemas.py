@@ -19,7 +19,7 @@ Schema = dict[str, Any]
 
 _MODELS: dict[str, tuple[type[BaseModel], str, str]] = {
     "cluster": (ClusterSpec, "cluster.yaml", "What one BioEngine cluster should run."),
-    "manifest": (AppManifest, "manifest.yaml", "A BioEngine app, format 0.5.0: what its author says."),
+    "manifest": (AppManifest, "manifest.yaml", "A BioEngine app, format 0.5.0 or 0.6.0: what its author says."),
 }
 
 

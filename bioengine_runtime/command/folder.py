@@ -167,7 +167,7 @@ def _code_problems(manifest: AppManifest, files: Mapping[str, bytes]) -> list[st
     try:
         points = deployments(manifest, lambda path: _text(path, files) if path in files else None)
     except CodeError as error:
-        return [error.message]
+        return [error.told()]
     for entry in points:
         try:
             classes.append(facts := _read_class(entry, files))
@@ -201,8 +201,12 @@ def _text(name: str, files: Mapping[str, bytes]) -> str:
         raise BadFolder([f"{name} is not UTF-8; save it as UTF-8"]) from None
 
 
+def _file(facts: ClassFacts) -> str:
+    return EntryPoint(facts.module, facts.name).file
+
+
 def _requirement_problems(facts: ClassFacts) -> Iterator[str]:
-    where = f"{facts.module}.py:{facts.line}"
+    where = f"{_file(facts)}:{facts.line}"
     for text in requirements(facts) or ():
         if text.lstrip().startswith("-") or "file:" in text or text.startswith((".", "/")):
             yield f"{where}: requirement {text[:100]!r} is refused; name packages only, like numpy==2.3.4"
@@ -221,13 +225,13 @@ def _composition_problems(
     for parameter, class_name in points[0].handles:
         if parameter not in entry.parameters and not entry.open_parameters:
             yield (
-                f"{entry.module}.py:{entry.line}: {entry.name}.__init__ has no parameter {parameter} to take the "
+                f"{_file(entry)}:{entry.line}: {entry.name}.__init__ has no parameter {parameter} to take the "
                 f"handle of {class_name}; add `{parameter}: DeploymentHandle` to its parameters"
             )
     if entry.open_methods:
         return
     if not entry.methods:
-        yield f"{entry.module}.py:{entry.line}: {entry.name} offers nothing to call; put @schema_method above a method"
+        yield f"{_file(entry)}:{entry.line}: {entry.name} offers nothing to call; put @schema_method above a method"
     users = manifest.authorized_users
     for name in users if isinstance(users, dict) else ():
         if name != ENTIRE and name not in entry.methods:

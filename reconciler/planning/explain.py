@@ -288,6 +288,9 @@ def _number(value: float) -> str:
 
 _ID_RULE = "lower-case letters, digits and hyphens, a letter first, at most 63"
 _PATTERNS = {
+    r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$": (
+        "write module:Class, the module dotted as in an import"
+    ),
     r"^[a-z][a-z0-9-]{0,62}$": _ID_RULE,
     r"^[A-Za-z_][A-Za-z0-9_]*$": "letters, digits and underscores, no digit first",
     r"^apps/[A-Za-z0-9][A-Za-z0-9._-]*$": "name a folder directly below apps/, like apps/my-app",

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 import yaml
 from ray import serve
+from ray._private import auto_init_hook
 
 from bioengine_runtime.apps.supervisor import ArtifactFiles, Supervisor, WorkerEnvironment
 from bioengine_runtime.contract.app import AppSpec
@@ -30,6 +31,8 @@ OWNER = "test-cluster"
 def a_ray() -> Iterator[Path]:
     """A Ray of our own, and the folder of the worker on it; nothing is left afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="be-", dir="/tmp"))
+    # A task that outlives its test must not start a Ray of its own, in which the next test would find itself.
+    auto_init_hook.enable_auto_connect = False
     ray.init(
         num_cpus=4,
         include_dashboard=False,
