@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
 from reconciler.planning.conditions import Condition
 from reconciler.planning.live import LiveArtifact
+from reconciler.planning.memory import Entry, Remembered
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import UploadArtifact
 
@@ -79,9 +80,36 @@ class Runtime(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one pass has to say to whoever asks: its report, its plan as a document, and each app's story by its id."""
+
+    report: Mapping[str, Any]
+    plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    explain: Callable[[str], Mapping[str, Any]] = field(default=lambda _: {})
+
+
 class Reports(Protocol):
-    async def publish(self, report: Mapping[str, Any]) -> None:
-        """Show the newest report to whoever asks the status service."""
+    async def publish(self, said: Said) -> None:
+        """Show what the newest pass said to whoever asks the status service. Raises Unreachable."""
+        ...
+
+
+class Memory(Protocol):
+    async def read(self) -> Remembered:
+        """What is remembered; nothing, when nothing was ever written. Raises Unreachable, also for what is spoiled."""
+        ...
+
+    async def write(self, remembered: Remembered) -> None:
+        """Replace it. Only the holder of the lease does so. Raises Unreachable."""
+        ...
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Add to the history. Raises Unreachable."""
+        ...
+
+    async def history(self, limit: int, app_id: str = "") -> Sequence[Entry]:
+        """The newest entries, newest first. Raises Unreachable."""
         ...
 
 
@@ -110,13 +138,14 @@ class Hypha:
     artifacts: Artifacts
     runtime: Runtime
     reports: Reports | None = None
+    memory: Memory | None = None
 
 
 @dataclass(slots=True)
 class Told:
     """What was reported last, and where: the conditions' times go on from there, and a trouble is told there too."""
 
-    report: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    said: Said | None = None
     conditions: tuple[Condition, ...] = ()
     reports: Reports | None = None
 

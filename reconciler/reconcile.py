@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.apply import Means, Tell, apply, manifests_of
 from reconciler.errors import ReconcilerError, Unreachable
 from reconciler.observe import observe
-from reconciler.planning import conditions, drift
+from reconciler.planning import conditions, drift, plan_file
 from reconciler.planning.declare import declare
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
 from reconciler.planning.planner import plan
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result
-from reconciler.ports import Hypha, Told, World
+from reconciler.planning.story import explain
+from reconciler.ports import Hypha, Said, Told, World
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +69,16 @@ async def carry_out(world: World, seen: Look, *, tell: Tell = lambda _: None) ->
     outcomes = await apply(seen.plan, means, parallel=seen.desired.cluster.policy.parallel, tell=tell)
     report = drift.report(seen.plan, seen.live, outcomes, observed_at=_now())
     world.told.reports = seen.hypha.reports
-    report = await _tell(world.told, report, conditions.of_report(report))
-    return Pass(seen, outcomes, report)
+    said = Said(report, plan_file.to_json(seen.plan, report["observed_at"]), _stories(seen))
+    said = await _tell(world.told, said, conditions.of_report(report))
+    return Pass(seen, outcomes, said.report)
 
 
 async def tell_trouble(world: World, error: ReconcilerError) -> None:
     """Let the last report say that there is no newer one, and why: it must not be read as how things are now."""
-    if world.told.report:
-        stale = {**world.told.report, "complete": False, "observed_at": _now()}
-        await _tell(world.told, stale, conditions.of_trouble(str(error)))
+    if last := world.told.said:
+        stale = {**last.report, "complete": False, "observed_at": _now()}
+        await _tell(world.told, replace(last, report=stale), conditions.of_trouble(str(error)))
 
 
 async def _workspace(hypha: Hypha) -> str | None:
@@ -87,15 +89,23 @@ async def _workspace(hypha: Hypha) -> str | None:
         return None
 
 
-async def _tell(told: Told, report: Mapping[str, Any], judged: tuple[conditions.Judged, ...]) -> Mapping[str, Any]:
-    told.conditions = conditions.since(judged, told.conditions, revision=report["revision"], now=report["observed_at"])
-    told.report = {**report, "conditions": [one.document() for one in told.conditions]}
+def _stories(seen: Look) -> Callable[[str], Mapping[str, Any]]:
+    def story(app_id: str) -> Mapping[str, Any]:
+        return explain(app_id, seen.desired, seen.live, seen.plan).document()
+
+    return story
+
+
+async def _tell(told: Told, said: Said, judged: tuple[conditions.Judged, ...]) -> Said:
+    revision, now = said.report["revision"], said.report["observed_at"]
+    told.conditions = conditions.since(judged, told.conditions, revision=revision, now=now)
+    told.said = replace(said, report={**said.report, "conditions": [one.document() for one in told.conditions]})
     if told.reports is not None:
         try:
-            await told.reports.publish(told.report)
+            await told.reports.publish(told.said)
         except Unreachable as error:
             log.warning("event=report_not_published why=%s", error)
-    return told.report
+    return told.said
 
 
 def _now() -> str:

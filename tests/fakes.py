@@ -24,7 +24,7 @@ from reconciler.errors import SourceUnusable, Unreachable
 from reconciler.planning.live import ArtifactVersion, LiveArtifact
 from reconciler.planning.source import Blob, Folder, Revision, SourceTree
 from reconciler.planning.steps import UploadArtifact
-from reconciler.ports import Hypha, Progress, SecretUnavailable, SecretValues, StepFailed, World
+from reconciler.ports import Hypha, Progress, Said, SecretUnavailable, SecretValues, StepFailed, World
 
 WORKSPACE = "ws"
 URL = "/repositories/lab"
@@ -250,9 +250,9 @@ class FakeReports(Trouble):
         super().__init__()
         self.published: list[Mapping[str, Any]] = []
 
-    async def publish(self, report: Mapping[str, Any]) -> None:
+    async def publish(self, said: Said) -> None:
         self.note("publish")
-        self.published.append(report)
+        self.published.append(said.report)
 
 
 class FakeSecrets:

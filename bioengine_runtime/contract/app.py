@@ -31,8 +31,20 @@ class Autoscaling(Closed):
         return self
 
 
+class Probe(Closed):
+    """One call that shows whether an app does its work: made to a version that is up, before it is called good."""
+
+    method: str = Field(min_length=1, description="Method of the entry class to call.")
+    args: dict[str, JsonValue] = Field(default_factory=dict, description="Its arguments, by name.")
+    expected: JsonValue = Field(
+        default=None,
+        description="What it must answer; of a mapping only the keys given here are compared. Left out: any answer.",
+    )
+    timeout_s: float = Field(default=30.0, gt=0, description="Seconds the answer may take.")
+
+
 class Rollout(Closed):
-    """How a new version replaces the running one."""
+    """How a new version replaces the running one, and when it is good."""
 
     surge: bool = Field(
         default=True, description="Start the new replica before the old one stops; needs room for one more."
@@ -42,6 +54,13 @@ class Rollout(Closed):
     )
     drain_timeout_s: float = Field(
         default=60.0, gt=0, description="Seconds an old replica may take to finish its requests."
+    )
+    stable_s: float = Field(
+        default=0.0, ge=0, description="Seconds a new version must stay healthy after the switch to be called good."
+    )
+    probe: Probe | None = Field(default=None, description="A call that a new version must answer rightly.")
+    rollback: bool = Field(
+        default=True, description="Bring the last good version back when a new one fails after the switch."
     )
     test: Literal["before-traffic", "background"] = Field(
         default="before-traffic",

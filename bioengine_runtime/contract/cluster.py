@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from bioengine_runtime.contract.app import Autoscaling, IceServer, Rollout
-from bioengine_runtime.contract.base import AppId, Closed, EnvName, JsonValue, SecretRef
+from bioengine_runtime.contract.base import APP_ID_PATTERN, AppId, Closed, EnvName, JsonValue, SecretRef
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 
 EMBEDDED = "embedded"
@@ -23,6 +24,9 @@ class HyphaSpec(Closed):
         default=EMBEDDED, pattern=r"^(embedded|https?://[^\s@]+)$", description="URL of the server, or `embedded`."
     )
     workspace: str | None = Field(default=None, description="Workspace; left out: the one the token belongs to.")
+    status: str = Field(
+        default="reconcile-status", pattern=APP_ID_PATTERN, description="Service id under which reports are published."
+    )
     worker: str = Field(
         default="bioengine-worker", min_length=1, description="Service id of the worker; the full id when several run."
     )
@@ -103,6 +107,44 @@ _ONE_ORIGIN: JsonDict = {
 """What `_one_origin` checks, for the published schema."""
 
 
+SelfHeal = bool | Literal["detect-only"]
+"""Whether drift is undone (true), reported and left (detect-only), or taken as meant (false)."""
+JsonPointer = Annotated[str, StringConstraints(pattern=r"^(/([^~/]|~[01])*)+$")]
+"""RFC 6901, from the root of an app's spec: `/max_ongoing_requests`, `/env/*/MODE`."""
+
+
+class Suspension(Closed):
+    """Change nothing about an app, for a reason, and not for ever."""
+
+    reason: str = Field(min_length=1, description="Why; shown wherever the app is shown.")
+    owner: str | None = Field(default=None, description="Who to ask about it.")
+    until: AwareDatetime | None = Field(
+        default=None, description="ISO 8601 with its offset from UTC; from then on it is no more. Left out: no end."
+    )
+
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class Window(Closed):
+    """When changes may be made. It opens on each of `days`; an end at or before the start is on the next day."""
+
+    days: list[Day] = Field(
+        default=["mon", "tue", "wed", "thu", "fri", "sat", "sun"], min_length=1, description="Left out: every day."
+    )
+    start: TimeOfDay = Field(description="HH:MM, in quotes.")
+    end: TimeOfDay = Field(description="HH:MM, in quotes.")
+    timezone: str = Field(default="UTC", description="IANA name, such as Europe/Stockholm.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError(f"there is no time zone {name}; give an IANA name such as Europe/Stockholm")
+        return name
+
+
 class AppInstance(Closed):
     """One app: which code, and how it should run. The key in `apps:` is its app id."""
 
@@ -144,7 +186,13 @@ class AppInstance(Closed):
         default_factory=list[IceServer], description="STUN and TURN servers for WebRTC; left out: none are needed."
     )
     depends_on: list[AppId] = Field(default_factory=list, description="Apps that must be up first.")
-    suspend: bool | str = Field(default=False, description="Change nothing about this app; a text says why.")
+    suspend: bool | str | Suspension = Field(
+        default=False, description="Change nothing about this app; a text says why, a mapping also who and until when."
+    )
+    self_heal: SelfHeal | None = Field(default=None, description="Overrides policy.self_heal for this app.")
+    ignore: list[JsonPointer] = Field(
+        default_factory=list, description="What may differ in the running app: JSON pointers into its spec."
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> AppInstance:
@@ -169,7 +217,22 @@ class Policy(Closed):
     """What the reconciler may do by itself."""
 
     prune: bool = Field(default=False, description="Stop apps that we own and that this file no longer names.")
-    self_heal: bool = Field(default=True, description="Undo changes made by hand.")
+    self_heal: SelfHeal = Field(
+        default=True,
+        description="Undo changes made by hand; detect-only reports them; false takes them as meant.",
+    )
+    apply: Literal["auto", "manual"] = Field(
+        default="auto", description="manual: the reconciler that runs by itself waits until somebody approves its plan."
+    )
+    approvers: list[str] = Field(
+        default_factory=list,
+        description="User ids or e-mail addresses who may approve, suspend, roll back and retry through Hypha.",
+    )
+    windows: list[Window] = Field(
+        default_factory=list[Window], description="When changes may be made; left out: at any time."
+    )
+    plan_valid_s: float = Field(default=3600.0, gt=0, description="Seconds a saved plan may be applied.")
+    drift_interval_s: float = Field(default=30.0, ge=1, description="Seconds between two looks at what runs.")
     interval_s: float = Field(default=60.0, ge=1, description="Seconds between two looks at the source.")
     removal_budget: RemovalBudget = Field(
         default="10%", description="Apps that one pass may stop: a number, or a share of those we own, rounded down."

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.adapters.hypha import HyphaSession
+from reconciler.ports import Said
 
 
 class HyphaReports:
@@ -14,11 +15,11 @@ class HyphaReports:
     def __init__(self, session: HyphaSession, service_id: str = "reconcile-status") -> None:
         self._session = session
         self._service_id = service_id
-        self._newest: Mapping[str, Any] = {}
+        self._newest = Said({})
         self._registered_on: object = None
 
-    async def publish(self, report: Mapping[str, Any]) -> None:
-        self._newest = report
+    async def publish(self, said: Said) -> None:
+        self._newest = said
         connection = await self._session.connection()
         if self._registered_on is connection:
             return
@@ -36,4 +37,4 @@ class HyphaReports:
 
     async def _get_status(self, context: dict[str, Any] | None = None) -> Mapping[str, Any]:  # noqa: ARG002 - Hypha's
         """The newest report."""
-        return self._newest
+        return self._newest.report

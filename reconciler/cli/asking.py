@@ -91,8 +91,7 @@ async def _seen(place: Place, app_ids: Collection[str], screen: Screen) -> Look:
 
 def _tell(story: Story, screen: Screen, *, as_json: bool) -> int:
     if as_json:
-        rows = [{"name": name, "text": text} for name, text in story.rows]
-        screen.document({"format_version": "1.0", "id": story.app_id, "ok": story.ok, "rows": rows})
+        screen.document(story.document())
     else:
         table = Table(box=None, show_header=False, pad_edge=False)
         before = ""

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from reconciler.cli import adopt_commands, doctor_commands, order_commands, record_commands, secret_commands
 from reconciler.cli.options import As, Confirm, Force, InRepo, Output, PlanOrRepo, Targets, Timeout, placed
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
@@ -311,6 +312,10 @@ def schema(
     if found is None:
         raise typer.BadParameter(f"no schema {name!r}; there are {', '.join(schemas)}")
     sys.stdout.write(text(schemas[found]))
+
+
+for more in (record_commands, order_commands, secret_commands, doctor_commands, adopt_commands):
+    more.add_to(app)
 
 
 def main() -> None:

@@ -310,6 +310,8 @@ class _Instance:
             where=Location(CLUSTER_FILE, *place[:2]),
             depends_on=tuple(dict.fromkeys(instance.depends_on)),
             suspend=instance.suspend,
+            self_heal=instance.self_heal,
+            ignore=tuple(instance.ignore),
         )
 
     def _code(self) -> AppCode | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bioengine_runtime.contract.app import AppSpec
-from bioengine_runtime.contract.cluster import ClusterSpec
+from bioengine_runtime.contract.cluster import ClusterSpec, SelfHeal, Suspension
 from bioengine_runtime.contract.code import ClassFacts
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.contract.status import Provenance
@@ -34,7 +34,9 @@ class DesiredApp:
     code: AppCode | None
     where: Location
     depends_on: tuple[str, ...] = ()
-    suspend: bool | str = False
+    suspend: bool | str | Suspension = False
+    self_heal: SelfHeal | None = None
+    ignore: tuple[str, ...] = ()
 
     @property
     def app_id(self) -> str:

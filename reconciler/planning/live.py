@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bioengine_runtime.contract.status import AppState, WorkerState
+from reconciler.planning.memory import NOTHING, Remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class LiveArtifact:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """A question that got no answer. `what` is `apps` or `artifacts`."""
+    """A question that got no answer. `what` is `apps`, `artifacts` or `memory`."""
 
     what: str
     why: str
@@ -38,11 +39,13 @@ class Unseen:
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """One look. `worker` and `artifacts` are None when unseen."""
+    """One look, at `observed_at` (seconds since the epoch). What is None was not seen."""
 
     worker: WorkerState | None
     artifacts: Mapping[str, LiveArtifact] | None
     unseen: tuple[Unseen, ...] = ()
+    remembered: Remembered | None = NOTHING
+    observed_at: float = 0.0
 
     @property
     def complete(self) -> bool:

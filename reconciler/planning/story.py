@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from bioengine_runtime.contract.status import AppState
 from reconciler.planning.desired import DesiredApp, DesiredState
@@ -28,6 +29,11 @@ class Story:
     app_id: str
     ok: bool
     rows: tuple[tuple[str, str], ...]
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        rows = [{"name": name, "text": text} for name, text in self.rows]
+        return {"format_version": "1.0", "id": self.app_id, "ok": self.ok, "rows": rows}
 
 
 def explain(app_id: str, desired: DesiredState, live: LiveState, plan: Plan) -> Story:

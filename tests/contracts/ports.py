@@ -14,7 +14,17 @@ from bioengine_runtime.contract.status import Provenance
 from reconciler.errors import Unreachable
 from reconciler.planning.source import Blob, Folder
 from reconciler.planning.steps import UploadArtifact
-from reconciler.ports import Artifacts, Reports, Runtime, Secrets, SecretUnavailable, SecretValues, Source, StepFailed
+from reconciler.ports import (
+    Artifacts,
+    Reports,
+    Runtime,
+    Said,
+    Secrets,
+    SecretUnavailable,
+    SecretValues,
+    Source,
+    StepFailed,
+)
 
 
 def an_upload(
@@ -197,8 +207,8 @@ class ReportsContract:
     """`reports` is the port; `newest` reads back what it shows."""
 
     async def test_the_newest_report_is_shown(self, reports: Reports) -> None:
-        await reports.publish({"revision": "one"})
-        await reports.publish({"revision": "two"})
+        await reports.publish(Said({"revision": "one"}))
+        await reports.publish(Said({"revision": "two"}))
         assert await self.newest(reports) == {"revision": "two"}
 
     async def newest(self, reports: Reports) -> Mapping[str, object]:

@@ -1,0 +1,9 @@
+"""The commands: adopt."""
+
+from __future__ import annotations
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give `reconcile` these commands."""

@@ -1,0 +1,77 @@
+"""What a reconciler remembers on Hypha: who may write, what people ordered, how long things took, what was done.
+
+It is no state file: what is wanted stands in git, and what runs is asked. Lost, it costs the orders and the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class OrderKind(StrEnum):
+    """Closed: what a person may order besides what stands in git."""
+
+    SUSPEND = "suspend"
+    """Change nothing about an app."""
+    PIN = "pin"
+    """Keep an app at what it was rolled back to, until git moves on from `revision`."""
+    APPROVE = "approve"
+    """The plan of this id may be carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order. `subject` is an app id, or a plan id for an approval; `at` and `until` in seconds since the epoch."""
+
+    kind: OrderKind
+    subject: str
+    by: str
+    at: float
+    reason: str = ""
+    until: float | None = None
+    revision: str = ""
+    """The commit that git was at when it was given."""
+    once: bool = False
+    """Of a suspension: let the next commit through once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who may write. `epoch` grows with every new holder; a writer whose epoch is no longer this one is fenced off."""
+
+    name: str
+    host: str
+    pid: int
+    epoch: int
+    since: float
+    renewed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """All of it but the history. `seconds`: app id → how long its latest deployments took, newest last."""
+
+    holder: Holder | None = None
+    orders: tuple[Order, ...] = ()
+    seconds: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
+
+
+NOTHING = Remembered()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the history: who did what, when (seconds since the epoch), with which result."""
+
+    at: float
+    by: str
+    what: str
+    result: str
+    app_id: str = ""
+    revision: str = ""
+    run: str = ""
+    """Id of the pass that did it."""
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
