@@ -12,7 +12,7 @@ from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
 from reconciler.planning.conditions import Condition
 from reconciler.planning.live import LiveArtifact
-from reconciler.planning.memory import Entry, Remembered
+from reconciler.planning.memory import Entry, Holder, Remembered
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import UploadArtifact
 
@@ -127,6 +127,22 @@ class Secrets(Protocol):
         ...
 
 
+class Lease(Protocol):
+    """The right to write, of one reconciler at a time."""
+
+    async def hold(self, memory: Memory) -> Holder:
+        """Take it, or keep it. Raises HeldElsewhere, naming who has it, or Unreachable."""
+        ...
+
+    async def still(self, memory: Memory) -> None:
+        """Before each write: raises LeaseLost when somebody else has it by now."""
+        ...
+
+    async def let_go(self, memory: Memory) -> None:
+        """Leave it to the next one."""
+        ...
+
+
 class StepFailed(Exception):
     """One step could not be done; it stops only the steps that need it."""
 
@@ -158,3 +174,6 @@ class World:
     hypha: Callable[[ClusterSpec], Hypha]
     secrets: Secrets
     told: Told = field(default_factory=Told)
+    lease: Lease | None = None
+    at: Callable[[str], Source] | None = None
+    """The same repository at another commit; None: it has no other."""

@@ -17,7 +17,7 @@ class OrderKind(StrEnum):
     SUSPEND = "suspend"
     """Change nothing about an app."""
     PIN = "pin"
-    """Keep an app at what it was rolled back to, until git moves on from `revision`."""
+    """Run an app as the commit `revision` has it, while git still wants what it wanted then (`digest`)."""
     APPROVE = "approve"
     """The plan of this id may be carried out."""
 
@@ -33,7 +33,9 @@ class Order:
     reason: str = ""
     until: float | None = None
     revision: str = ""
-    """The commit that git was at when it was given."""
+    """Of a pin: the commit to go back to. Else the commit that git was at when it was given."""
+    digest: str = ""
+    """Of a pin: digest of what git wanted of the app when it was given; from another one on, the pin is over."""
     once: bool = False
     """Of a suspension: let the next commit through once."""
 

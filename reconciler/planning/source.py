@@ -32,6 +32,8 @@ class Revision:
     subject: str = ""
     worktree: bool = False
     signature: str = ""
+    away: str = ""
+    """Why the repository could not be read since; what is said here was so when it last could."""
 
     @property
     def short(self) -> str:

@@ -1,0 +1,28 @@
+"""Apps that somebody rolled back: until git asks for something else, they run what an older commit asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from reconciler.planning.desired import DesiredState
+from reconciler.planning.live import LiveState
+from reconciler.planning.memory import Order, OrderKind
+
+
+def pins(desired: DesiredState, live: LiveState) -> Mapping[str, Order]:
+    """App id → the pin that holds. One is over when git wants something else than it did, or the app no more."""
+    orders = live.remembered.orders if live.remembered else ()
+    return {
+        order.subject: order
+        for order in orders
+        if order.kind is OrderKind.PIN
+        and order.subject in desired.apps
+        and desired.apps[order.subject].spec.digest() == order.digest
+    }
+
+
+def pinned(desired: DesiredState, older: Mapping[str, DesiredState]) -> DesiredState:
+    """With each app of `older` as that state has it. Where it has no such app, or a broken one, nothing changes."""
+    back = {app_id: then.apps[app_id] for app_id, then in older.items() if app_id in then.apps}
+    return replace(desired, apps={**desired.apps, **back}) if back else desired
