@@ -186,6 +186,9 @@ class AppInstance(Closed):
         default_factory=list[IceServer], description="STUN and TURN servers for WebRTC; left out: none are needed."
     )
     depends_on: list[AppId] = Field(default_factory=list, description="Apps that must be up first.")
+    adopt: bool = Field(
+        default=False, description="Take over an app of this id that a person deployed; never another reconciler's."
+    )
     suspend: bool | str | Suspension = Field(
         default=False, description="Change nothing about this app; a text says why, a mapping also who and until when."
     )

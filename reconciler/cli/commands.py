@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,15 +11,11 @@ import typer
 from typer.exceptions import TyperException
 
 from reconciler.cli import adopt_commands, doctor_commands, order_commands, record_commands, secret_commands
+from reconciler.cli.ending import leave
 from reconciler.cli.options import As, Confirm, Force, InRepo, Output, PlanOrRepo, Targets, Timeout, placed
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
-from reconciler.errors import ReconcilerError
 from reconciler.planning.steps import PlanOptions
-from reconciler.secrets import masking_filter
-
-log = logging.getLogger(__name__)
-
 
 app = typer.Typer(
     name="reconcile",
@@ -68,7 +61,7 @@ def plan(
       reconcile plan -o markdown --detailed-exitcode    for a merge request
     """
     options = PlanOptions(frozenset(target or ()), confirm_deletes, force)
-    _exit(
+    leave(
         screen,
         lambda: _verbs().plan(
             place, options, screen, output=output.value, out=out, detailed_exitcode=detailed_exitcode
@@ -112,7 +105,7 @@ def apply(
             return verbs.apply_saved(place, Path(place.repository), wishes, screen)
         return verbs.apply(place, wishes, screen)
 
-    _exit(screen, begin)
+    leave(screen, begin)
 
 
 @app.command()
@@ -146,7 +139,7 @@ def run(
         hook = verbs.Hook.read(webhook, webhook_secret_file) if webhook or webhook_secret_file else None
         return verbs.run(place, screen, interval_s=interval, hook=hook)
 
-    _exit(screen, begin)
+    leave(screen, begin)
 
 
 @app.command()
@@ -174,7 +167,7 @@ def up(
 
         return start(place, screen, once=once, timeout_s=timeout)
 
-    _exit(screen, begin)
+    leave(screen, begin)
 
 
 @app.command()
@@ -190,7 +183,7 @@ def validate(
       reconcile validate --worktree       before a commit
       reconcile validate --ref my-branch
     """
-    _exit(screen, lambda: _verbs().validate(place, screen))
+    leave(screen, lambda: _verbs().validate(place, screen))
 
 
 @app.command()
@@ -207,7 +200,7 @@ def get(
       reconcile get
       reconcile get -o json | jq '.apps[] | select(.health != "Healthy")'
     """
-    _exit(screen, lambda: _verbs().get(place, screen, as_json=output is Output.JSON))
+    leave(screen, lambda: _verbs().get(place, screen, as_json=output is Output.JSON))
 
 
 App = Annotated[str, typer.Argument(metavar="APP", help="Id of the app.")]
@@ -222,7 +215,7 @@ def diff(place: Place, screen: Screen) -> None:
     Examples:
       reconcile diff && echo in sync
     """
-    _exit(screen, lambda: _asking().diff(place, screen))
+    leave(screen, lambda: _asking().diff(place, screen))
 
 
 @app.command()
@@ -237,7 +230,7 @@ def explain(place: Place, screen: Screen, app_id: App, output: As = Output.TEXT)
 
     Exit codes: 0 in sync and healthy; 1 not.
     """
-    _exit(screen, lambda: _asking().explain(place, app_id, screen, as_json=output is Output.JSON))
+    leave(screen, lambda: _asking().explain(place, app_id, screen, as_json=output is Output.JSON))
 
 
 @app.command()
@@ -251,7 +244,7 @@ def trace(place: Place, screen: Screen, app_id: App, output: As = Output.TEXT) -
 
     Exit codes: 0 every link was seen to hold; 1 not.
     """
-    _exit(screen, lambda: _asking().trace(place, app_id, screen, as_json=output is Output.JSON))
+    leave(screen, lambda: _asking().trace(place, app_id, screen, as_json=output is Output.JSON))
 
 
 @app.command()
@@ -270,7 +263,7 @@ def wait(
 
     Exit codes: 0 all are; 1 one cannot become so by waiting; 124 out of time.
     """
-    _exit(screen, lambda: _asking().wait(place, apps or (), screen, timeout_s=timeout))
+    leave(screen, lambda: _asking().wait(place, apps or (), screen, timeout_s=timeout))
 
 
 @app.command()
@@ -288,7 +281,7 @@ def retry(place: Place, screen: Screen, app_id: App, timeout: Timeout = 900.0) -
         asked = PlanOptions(frozenset({app_id}), force=True)
         return verbs.apply(place, verbs.Wishes(asked, auto_approve=True, wait=True, timeout_s=timeout), screen)
 
-    _exit(screen, begin)
+    leave(screen, begin)
 
 
 @app.command()
@@ -341,32 +334,3 @@ def _asking():
     from reconciler.cli import asking
 
     return asking
-
-
-def _exit(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]]) -> None:
-    """Run one verb to its exit code; troubles that have a name are shown by it."""
-    with _logging(screen):
-        try:
-            code = asyncio.run(work())
-        except ReconcilerError as error:
-            screen.error(error)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            code = 130
-        except Exception:  # the outermost boundary: a traceback may quote a secret, and logs are masked
-            log.exception("event=bug This is a mistake in reconcile itself; please report it.")
-            code = 1
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _logging(screen: Screen) -> Generator[None, None, None]:
-    """Logs go to stderr, masked. Set up before hypha-rpc is imported, which would set it up to write to stdout."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    handler.addFilter(masking_filter(lambda text: screen.masked(text)))
-    logging.root.addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.root.removeHandler(handler)

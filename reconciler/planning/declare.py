@@ -310,6 +310,7 @@ class _Instance:
             where=Location(CLUSTER_FILE, *place[:2]),
             depends_on=tuple(dict.fromkeys(instance.depends_on)),
             suspend=instance.suspend,
+            adopt=instance.adopt,
             self_heal=instance.self_heal,
             ignore=tuple(instance.ignore),
         )

@@ -35,6 +35,7 @@ class DesiredApp:
     where: Location
     depends_on: tuple[str, ...] = ()
     suspend: bool | str | Suspension = False
+    adopt: bool = False
     self_heal: SelfHeal | None = None
     ignore: tuple[str, ...] = ()
 
