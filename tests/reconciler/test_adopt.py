@@ -1,0 +1,106 @@
+"""`reconcile adopt`: what people deployed by hand is written into cluster.yaml, as it runs."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bioengine_runtime.contract.app import AppSpec, Autoscaling, Rollout
+from bioengine_runtime.contract.cluster import ClusterSpec
+from bioengine_runtime.contract.status import AppState, Provenance
+from tests.fakes import FakeSource, FakeWorld, a_repository
+from tests.reconciler.test_cli import reconcile
+
+CLUSTER = """\
+# What the lab runs.
+name: lab
+apps:
+  one:  # the first one
+    source: apps/one
+"""
+SPEC = AppSpec(
+    app_id="segmenter",
+    artifact_id="ws/segmenter",
+    version="2.1.0",
+    kwargs={"Main": {"size": 3}},
+    env={"*": {"MODE": "fast"}},
+    secrets={"*": ["HYPHA_TOKEN"], "Main": ["API_KEY"]},
+    authorized_users=["anna@example.org"],
+    autoscaling={"*": Autoscaling(max_replicas=4)},
+    rollout=Rollout(surge=False),
+)
+
+
+def by_hand(fake: FakeWorld, spec: AppSpec = SPEC, owner: str = "user:anna") -> None:
+    origin = Provenance(owner=owner, source=spec.artifact_id, commit=spec.version, by="anna@example.org")
+    app = AppState(app_id=spec.app_id, status="RUNNING", spec=spec, digest=spec.digest(), provenance=origin)
+    fake.runtime.apps[spec.app_id] = app
+
+
+@pytest.fixture
+def fake() -> FakeWorld:
+    return FakeWorld(FakeSource(a_repository("one")))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    return tmp_path
+
+
+def test_an_app_is_written_as_it_runs_and_the_file_stays_a_persons(fake: FakeWorld, clone: Path) -> None:
+    by_hand(fake)
+    result = reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
+    text = (clone / "cluster.yaml").read_text()
+    assert result.exit_code == 0, result.stderr
+    assert text.startswith("# What the lab runs.") and "# the first one" in text
+    wanted = ClusterSpec.model_validate(yaml.safe_load(text)).apps["segmenter"]
+    assert (wanted.artifact, wanted.version, wanted.adopt) == (SPEC.artifact_id, SPEC.version, True)
+    assert wanted.kwargs == SPEC.kwargs and wanted.authorized_users == SPEC.authorized_users
+    assert wanted.rollout == SPEC.rollout and wanted.autoscaling == SPEC.autoscaling["*"]
+    assert "+  segmenter:" in result.stdout and "git commit" in result.stdout.splitlines()[-1]
+    assert not fake.writes
+
+
+def test_secrets_become_references_to_variables_that_are_named(fake: FakeWorld, clone: Path) -> None:
+    by_hand(fake)
+    result = reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
+    entry = yaml.safe_load((clone / "cluster.yaml").read_text())["apps"]["segmenter"]
+    assert entry["env"] == {"*": {"MODE": "fast"}, "Main": {"API_KEY": {"env": "SEGMENTER_API_KEY"}}}
+    assert entry["hypha_token"] == {"env": "SEGMENTER_HYPHA_TOKEN"}
+    assert "SEGMENTER_API_KEY" in result.stdout and "SEGMENTER_HYPHA_TOKEN" in result.stdout
+
+
+def test_a_whole_repository_comes_from_what_a_worker_runs(fake: FakeWorld, tmp_path: Path) -> None:
+    by_hand(fake)
+    by_hand(fake, SPEC.model_copy(update={"app_id": "search", "secrets": {}}))
+    new = tmp_path / "Our lab"
+    new.mkdir()
+    assert reconcile(fake, "adopt", "--all", "--repo", str(new)).exit_code == 0
+    cluster = ClusterSpec.model_validate(yaml.safe_load((new / "cluster.yaml").read_text()))
+    assert cluster.name == "our-lab" and set(cluster.apps) == {"segmenter", "search"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "owner", "why"),
+    [
+        ("one", "user:anna", "one does not run"),
+        ("segmenter", "other-lab", "segmenter belongs to other-lab, another reconciler"),
+    ],
+)
+def test_what_cannot_be_adopted_is_refused_and_nothing_is_written(
+    fake: FakeWorld, clone: Path, asked: str, owner: str, why: str
+) -> None:
+    by_hand(fake, owner=owner)
+    result = reconcile(fake, "adopt", asked, "--repo", str(clone))
+    assert result.exit_code == 1 and why in result.stderr and "Apps that can be adopted" in result.stderr
+    assert (clone / "cluster.yaml").read_text() == CLUSTER
+
+
+def test_nothing_by_hand_is_said(fake: FakeWorld, clone: Path) -> None:
+    result = reconcile(fake, "adopt", "--all", "--repo", str(clone))
+    assert result.exit_code == 0 and "Nothing to adopt" in result.stdout
