@@ -1,0 +1,58 @@
+"""Apps whose last try failed rest before the next: each for itself, ever longer, until git says something new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from reconciler.planning.steps import DeployApp, Outcome, Plan, Result, Step, StopApp, UpdateApp
+
+SHORTEST_S = 5.0
+LONGEST_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """After `tries` failures of one content: not again before `until` (seconds since the epoch)."""
+
+    tries: int
+    until: float
+    digest: str
+    why: str
+
+
+def after(before: Mapping[str, Rest], plan: Plan, outcomes: Iterable[Outcome], now: float) -> Mapping[str, Rest]:
+    """Who rests from now on. What was done, or is asked for no more, rests no more."""
+    results = {outcome.address: outcome for outcome in outcomes}
+    resting = {app_id: rest for app_id, rest in before.items() if any(held.app_id == app_id for held in plan.held)}
+    for step in plan.steps:
+        if not isinstance(step.verb, DeployApp | UpdateApp | StopApp) or step.app_id is None:
+            continue
+        failed = _cause(step, plan, results)
+        if failed is None:
+            continue
+        digest, last = digest_of(step), before.get(step.app_id)
+        tries = last.tries + 1 if last and last.digest == digest else 1
+        wait_s = min(SHORTEST_S * 2.0 ** (tries - 1), LONGEST_S)
+        resting[step.app_id] = Rest(tries, now + wait_s, digest, failed.message)
+    return resting
+
+
+def digest_of(step: Step) -> str:
+    """The content that a step is to bring; "" when it is to stop something."""
+    return step.verb.spec.digest() if isinstance(step.verb, DeployApp | UpdateApp) else ""
+
+
+def _cause(step: Step, plan: Plan, results: Mapping[str, Outcome]) -> Outcome | None:
+    """The failure that kept this step from being done; None when it was done, or waits for another app's."""
+    steps = {one.address: one for one in plan.steps}
+    waiting, seen = [step], set[str]()
+    while waiting:
+        one = waiting.pop()
+        seen.add(one.address)
+        outcome = results.get(one.address)
+        if outcome is not None and outcome.result is Result.FAILED:
+            another = one.address != step.address and isinstance(one.verb, DeployApp | UpdateApp)
+            return None if another else outcome
+        waiting += [steps[need] for need in one.needs if need in steps and need not in seen]
+    return None
