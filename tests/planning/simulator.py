@@ -1,12 +1,12 @@
-"""What the outside does when a step is carried out and nothing fails, as a pure function on LiveState."""
+"""What the outside does when a step is carried out, as a pure function on LiveState."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import assert_never
 
-from bioengine_runtime.contract.status import AppState, NodeState
+from bioengine_runtime.contract.status import AppState, NodeState, Rejection
 from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.diff import Fingerprints
 from reconciler.planning.effects import needs_of
@@ -30,8 +30,10 @@ def apply_steps(live: LiveState, steps: Iterable[Step], desired: DesiredState, f
     return live
 
 
-def apply_step(live: LiveState, step: Step, desired: DesiredState, fingerprints: Fingerprints) -> LiveState:
-    """Live after the step; asserts that the step's preconditions hold before it."""
+def apply_step(
+    live: LiveState, step: Step, desired: DesiredState, fingerprints: Fingerprints, bad: Collection[str] = ()
+) -> LiveState:
+    """Live after the step; asserts that the step's preconditions hold before it. `bad`: digests that never come up."""
     check(live, step)
     verb = step.verb
     match verb:
@@ -55,12 +57,21 @@ def apply_step(live: LiveState, step: Step, desired: DesiredState, fingerprints:
                 secret_fingerprints={key: known.get(key) or "e" * 16 for key in _keys(verb.secrets)},
                 provenance=verb.provenance,
             )
+            if state.digest in bad:
+                return _with_app(live, verb.spec.app_id, _put_back(live.apps.get(verb.spec.app_id), state))
             live = _with_app(live, verb.spec.app_id, state)
             return _taking_room(live, desired, verb.spec.app_id) if isinstance(verb, DeployApp) else live
         case StopApp():
             return _with_app(live, verb.app_id, None)
         case _:
             assert_never(verb)
+
+
+def _put_back(before: AppState | None, tried: AppState) -> AppState:
+    """What did not come up leaves what ran before as it was, or else itself, failed."""
+    prints = tried.secret_fingerprints
+    rejected = Rejection(digest=tried.digest or "", secret_fingerprints=prints, reason="it raised in __init__", at=0.0)
+    return (before or tried.model_copy(update={"status": "DEPLOY_FAILED"})).model_copy(update={"rejected": rejected})
 
 
 def staging(live: LiveState, step: Step) -> LiveState:
@@ -102,8 +113,10 @@ def _keys(secrets: SecretTable) -> list[str]:
 
 def _with_app(live: LiveState, app_id: str, state: AppState | None) -> LiveState:
     assert live.worker is not None
-    others = [app for app in live.worker.apps if app.app_id != app_id]
-    return _with_worker(live, apps=sorted([*others, *([state] if state else [])], key=lambda app: app.app_id))
+    apps = [app for app in live.worker.apps if app.app_id != app_id]
+    if state is not None:
+        apps.append(state)
+    return _with_worker(live, apps=sorted(apps, key=lambda app: app.app_id))
 
 
 def _with_worker(live: LiveState, **fields: object) -> LiveState:
