@@ -259,6 +259,15 @@ class ClusterSpec(Closed):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")] = Field(
         description="Name of this cluster; apps deployed by it are owned by this name."
     )
+    extends: str | None = Field(
+        default=None,
+        pattern=r"^[^/\\]+$",
+        description="Another file of this folder, of which this one says what differs: mappings are merged, everything"
+        " else replaces, null removes.",
+    )
+    variables: dict[EnvName, str] = Field(
+        default_factory=dict, description="Texts by name; ${NAME} in a value stands for one, and $${ for itself."
+    )
     hypha: HyphaSpec = HyphaSpec()
     compute: Compute = SingleMachine()
     apps: dict[AppId, AppInstance] = Field(default_factory=dict)
