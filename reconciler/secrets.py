@@ -11,29 +11,41 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import assert_never
 
 from bioengine_runtime.contract.app import fingerprint
-from bioengine_runtime.contract.base import SecretFromEnv, SecretRef
+from bioengine_runtime.contract.base import SecretFromAge, SecretFromEnv, SecretFromFile, SecretRef
+from reconciler.mask import Mask
+from reconciler.planning.memo import Memo
 from reconciler.ports import SecretUnavailable, SecretValues
-
-MASK = "(secret)"
-SHORTEST_MASKED = 4
-"""Shorter values are not searched for in texts: they would blot out words that are no secret."""
 
 Table = Mapping[str, Mapping[str, SecretRef]]
 
 
-class LocalSecrets:
-    """Secrets of the environment and of files on this machine.
+class CannotOpen(Exception):
+    """Why a value cannot be had; never any of it."""
 
-    The key is of this installation: without it, fingerprints say "not known" rather than "changed". `make_key` makes it
-    on first use, readable by us only.
+
+class LocalSecrets:
+    """Secrets of the environment, of files on this machine, and of texts encrypted for a key on this machine.
+
+    The key of the fingerprints is of this installation: without it, they say "not known" rather than "changed".
+    `make_key` makes it on first use, readable by us only. `identity_file` holds the private keys of age.
     """
 
-    def __init__(self, key_file: Path, *, make_key: bool, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        key_file: Path,
+        *,
+        make_key: bool,
+        environ: Mapping[str, str] = os.environ,
+        identity_file: Path | None = None,
+    ) -> None:
         self._key_file = key_file
         self._make_key = make_key
         self._environ = environ
+        self._identity_file = identity_file
+        self._opened: Memo[str] = Memo(limit=4096)
         self._key: bytes | None = None
         self.mask = Mask()
 
@@ -42,9 +54,10 @@ class LocalSecrets:
         fingerprints: dict[str, str] = {}
         missing: list[str] = []
         for class_name, name, ref in _each(table):
-            value = self.read(ref)
-            if value is None:
-                missing.append(f"{name} (from {_in_words(ref)})")
+            try:
+                value = self._value(ref)
+            except CannotOpen as error:
+                missing.append(f"{name} (from {ref.described()}: {error})")
                 continue
             values.setdefault(class_name, {})[name] = value
             fingerprints[f"{class_name}/{name}"] = self._fingerprint(value)
@@ -63,37 +76,40 @@ class LocalSecrets:
 
     def read(self, ref: SecretRef) -> str | None:
         """The value a reference points at; None when it cannot be read here."""
-        if isinstance(ref, SecretFromEnv):
-            value = self._environ.get(ref.env)
-        else:
-            try:
-                value = Path(ref.file).expanduser().read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
-            except (OSError, UnicodeDecodeError):
-                value = None
-        if value:
-            self.mask.add(value)
+        try:
+            return self._value(ref)
+        except CannotOpen:
+            return None
+
+    def _value(self, ref: SecretRef) -> str:
+        """The value; from now on it is masked. Raises CannotOpen, saying why and never what."""
+        match ref:
+            case SecretFromEnv(env=name):
+                value = self._environ.get(name)
+                if value is None:
+                    raise CannotOpen("it is not set")
+            case SecretFromFile(file=path):
+                value = _read_file(Path(path).expanduser())
+            case SecretFromAge(age=text):
+                value = self._opened.get(text, lambda: self._open(text))
+            case _:
+                assert_never(ref)
+        if not value:
+            raise CannotOpen("it is empty")
+        self.mask.add(value)
         return value
+
+    def _open(self, text: str) -> str:
+        from reconciler.age import decrypt, read_identities  # a native library, for this only
+
+        if self._identity_file is None:
+            raise CannotOpen("no key is known here")
+        return decrypt(text, read_identities(self._identity_file))
 
     def _fingerprint(self, value: str) -> str:
         if self._key is None:
             self._key = _read_or_make_key(self._key_file) if self._make_key else self._key_file.read_bytes()
         return fingerprint(self._key, value)
-
-
-class Mask:
-    """Second defence: blots out every value we ever read from texts on their way out. The first is not to put it in."""
-
-    def __init__(self) -> None:
-        self._values: set[str] = set()
-
-    def add(self, value: str) -> None:
-        if len(value) >= SHORTEST_MASKED:
-            self._values.add(value)
-
-    def __call__(self, text: str) -> str:
-        for value in sorted(self._values, key=len, reverse=True):
-            text = text.replace(value, MASK)
-        return text
 
 
 def masking_filter(masked: Callable[[str], str]) -> Callable[[logging.LogRecord], bool]:
@@ -112,8 +128,13 @@ def _each(table: Table) -> list[tuple[str, str, SecretRef]]:
     return [(class_name, name, ref) for class_name, refs in table.items() for name, ref in refs.items()]
 
 
-def _in_words(ref: SecretRef) -> str:
-    return f"environment variable {ref.env}" if isinstance(ref, SecretFromEnv) else f"file {ref.file}"
+def _read_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise CannotOpen((error.strerror or "it cannot be read").lower()) from None
+    except UnicodeDecodeError:
+        raise CannotOpen("it is not UTF-8") from None
 
 
 def _read_or_make_key(path: Path) -> bytes:

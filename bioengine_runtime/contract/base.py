@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
 
 APP_ID_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
 ENTIRE = "*"
@@ -35,14 +36,56 @@ class SecretFromEnv(Closed):
 
     env: EnvName = Field(description="Name of the environment variable, in the reconciler's own environment.")
 
+    def described(self) -> str:
+        """Where the value comes from, fit to be shown."""
+        return f"env:{self.env}"
+
 
 class SecretFromFile(Closed):
     """A secret read from a file beside the reconciler when it applies; one trailing newline is dropped."""
 
     file: str = Field(min_length=1, description="Path of the file, on the reconciler's machine.")
 
+    def described(self) -> str:
+        return f"file:{self.file}"
 
-SecretRef = SecretFromEnv | SecretFromFile
+
+class SecretFromAge(Closed):
+    """A secret whose value stands in git, encrypted with age; the reconciler opens it with a key kept elsewhere."""
+
+    age: str = Field(
+        min_length=1,
+        repr=False,
+        description="What `reconcile secrets encrypt` printed: armored, or the binary form as base64.",
+    )
+    _where: str = PrivateAttr(default="")
+
+    @field_validator("age")
+    @classmethod
+    def _is_encrypted(cls, text: str) -> str:
+        if not text.lstrip().startswith(_AGE_ARMOR) and not _in_base64(text).startswith(_AGE_HEADER):
+            raise ValueError("this is not encrypted with age; use what `reconcile secrets encrypt` prints")
+        return text
+
+    def at(self, where: str) -> SecretFromAge:
+        """The same, knowing at which file:line it stands."""
+        placed = self.model_copy()
+        placed._where = where
+        return placed
+
+    def described(self) -> str:
+        return f"age:{self._where}" if self._where else "age"
+
+
+SecretRef = SecretFromEnv | SecretFromFile | SecretFromAge
+_AGE_ARMOR, _AGE_HEADER = "-----BEGIN AGE ENCRYPTED FILE-----", b"age-encryption.org/"
+
+
+def _in_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        return b""
 
 
 def is_app_id(text: str) -> bool:

@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, cast
 
 from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec, Autoscaling
-from bioengine_runtime.contract.base import ENTIRE, JsonValue, SecretRef
+from bioengine_runtime.contract.base import ENTIRE, JsonValue, SecretFromAge, SecretRef
 from bioengine_runtime.contract.cluster import AppInstance, ClusterSpec, artifact_version
 from bioengine_runtime.contract.code import ClassFacts
 from bioengine_runtime.contract.manifest import AppManifest
@@ -21,10 +21,12 @@ from reconciler.planning.desired import AppCode, DesiredApp, DesiredState
 from reconciler.planning.explain import did_you_mean, parse, problem, problem_at
 from reconciler.planning.folder import FolderFacts, read_folder, twins, user_problems
 from reconciler.planning.memo import Memo
+from reconciler.planning.overlay import Beside, read_layers
 from reconciler.planning.problems import Location, Problem
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import SecretTable
-from reconciler.planning.yaml_text import Document, Fault, Path, Place, read_yaml
+from reconciler.planning.variables import with_variables
+from reconciler.planning.yaml_text import Document, Fault, Path, Place
 
 CLUSTER_FILE = "cluster.yaml"
 UNKNOWN_WORKSPACE = "unknown"
@@ -43,6 +45,8 @@ def declare(tree: SourceTree, *, workspace: str | None = None) -> DesiredState:
 
 
 _MEMO: Memo[DesiredState] = Memo(limit=4)
+_NOWHERE: tuple[str, Place] = (CLUSTER_FILE, (0, 0, 0))
+_ALONE = Beside()
 
 
 def _declare(tree: SourceTree, workspace: str | None) -> DesiredState:
@@ -61,7 +65,7 @@ def _declare(tree: SourceTree, workspace: str | None) -> DesiredState:
         if problems:
             broken[app_id] = tuple(replace(item, app_id=app_id) for item in sorted(problems))
         else:
-            apps[app_id] = one.desired(workspace, places.get(app_id, (0, 0, 0)))
+            apps[app_id] = one.desired(workspace, places.get(app_id, _NOWHERE))
     return DesiredState(
         revision=tree.revision,
         cluster=cluster,
@@ -82,7 +86,7 @@ def _read_cluster(tree: SourceTree) -> tuple[ClusterSpec, Document]:
     oid = tree.cluster_file.oid
     cluster, document, faults = _CLUSTERS.get(oid, lambda: parse_cluster(tree.read(oid)))
     if cluster is None or faults:
-        problems = sorted(problem(CLUSTER_FILE, document, fault) for fault in faults)
+        problems = sorted(_problem(document, fault) for fault in faults)
         raise InvalidDesiredState([*problems, *_problems_of_folders(tree, document)])
     return cluster, document
 
@@ -90,14 +94,22 @@ def _read_cluster(tree: SourceTree) -> tuple[ClusterSpec, Document]:
 _CLUSTERS: Memo[tuple[ClusterSpec | None, Document, list[Fault]]] = Memo(limit=4)
 
 
-def parse_cluster(data: bytes) -> tuple[ClusterSpec | None, Document, list[Fault]]:
-    """cluster.yaml as a model (None when it is not one), and everything that is wrong with it."""
-    document = read_yaml(data)
+def parse_cluster(
+    data: bytes, name: str = CLUSTER_FILE, beside: Beside = _ALONE
+) -> tuple[ClusterSpec | None, Document, list[Fault]]:
+    """cluster.yaml, with what it extends and its variables, as a model (None when it is not one), and everything that
+    is wrong with it."""
+    document = with_variables(read_layers(data, name, beside))
     cluster, faults = parse(ClusterSpec, document)
     dependencies = list(_dependency_faults(document))
     # The model tells only the first wrong dependency, and at no line of its own.
     telling = [fault for fault in faults if not (dependencies and fault.path == ("apps",))]
     return cluster, document, [*telling, *dependencies]
+
+
+def _problem(document: Document, fault: Fault) -> Problem:
+    held = document.holding(fault.path, fault.file)
+    return problem(held.name, held, fault)
 
 
 def _no_cluster_file(tree: SourceTree) -> SourceUnusable | InvalidDesiredState:
@@ -184,6 +196,8 @@ _RESERVED_ENV = frozenset(
     }
 )
 _RESERVED_PREFIXES = ("RAY_", "BIOENGINE_")
+_HIDDEN = "*****"
+"""What the worker shows instead of a secret: copied from a status into git, it would become the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +225,12 @@ class _Instance:
                 yield from self._parameter_problems(self.facts.classes)
                 users = self.instance.authorized_users
                 at = ("apps", self.app_id, "authorized_users")
-                yield from user_problems(CLUSTER_FILE, self.document, at, users, self.facts.classes[0])
+                yield from user_problems(self.document, at, users, self.facts.classes[0])
 
     def _at(self, path: Path, message: str, fix: str, *, key: bool = False) -> Problem:
         at = ("apps", self.app_id, *path)
-        return problem_at(CLUSTER_FILE, self.document, at, message, fix, key=key)
+        held = self.document.holding(at)
+        return problem_at(held.name, held, at, message, fix, key=key)
 
     def _no_folder(self, source: str) -> Problem:
         if reason := self.tree.refused.get(source):
@@ -235,6 +250,9 @@ class _Instance:
                 elif name.startswith("_") and isinstance(value, str):
                     fix = f"give it as a secret reference: {real}: {{env: NAME}} or {{file: PATH}}"
                     yield self._at(at, f"{name} marks a secret, and its value stands in git", fix, key=True)
+                elif value == _HIDDEN:
+                    fix = "give the value, or a secret reference"
+                    yield self._at(at, f"{name} is {_HIDDEN}, which stands where a value was hidden", fix, key=True)
                 elif real != name and real in variables:
                     yield self._at(at, f"{name} and {real} are the same variable", "keep one of them", key=True)
 
@@ -272,7 +290,7 @@ class _Instance:
 
     # ── When all is well ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def desired(self, workspace: str, place: Place) -> DesiredApp:
+    def desired(self, workspace: str, place: tuple[str, Place]) -> DesiredApp:
         code = self._code()
         env, secrets = self._environment()
         artifact_id = f"{workspace}/{code.manifest.id}" if code else str(self.instance.artifact)
@@ -307,7 +325,7 @@ class _Instance:
                 tree=code.folder.tree if code else None,
             ),
             code=code,
-            where=Location(CLUSTER_FILE, *place[:2]),
+            where=Location(place[0], *place[1][:2]),
             depends_on=tuple(dict.fromkeys(instance.depends_on)),
             suspend=instance.suspend,
             adopt=instance.adopt,
@@ -337,15 +355,23 @@ class _Instance:
         plain: dict[str, dict[str, str]] = {}
         secrets: SecretTable = {}
         if self.instance.hypha_token is not None:
-            secrets[ENTIRE] = {HYPHA_TOKEN: self.instance.hypha_token}
+            secrets[ENTIRE] = {HYPHA_TOKEN: self._placed(self.instance.hypha_token, "hypha_token")}
         for key, variables in self.instance.env.items():
             for name, value in variables.items():
                 if isinstance(value, str):
                     plain.setdefault(key, {})[name] = value
                 else:
                     table: dict[str, SecretRef] = secrets.setdefault(key, {})
-                    table[name.removeprefix("_")] = value
+                    table[name.removeprefix("_")] = self._placed(value, "env", key, name)
         return plain, secrets
+
+    def _placed(self, ref: SecretRef, *path: str) -> SecretRef:
+        """What stands in the file is told with its place, should it not be readable."""
+        if not isinstance(ref, SecretFromAge):
+            return ref
+        at = ("apps", self.app_id, *path)
+        held = self.document.holding(at)
+        return ref.at(str(Location(held.name, *held.place(at, key=True)[:2])))
 
     def _users(self, manifest: AppManifest | None) -> list[str] | dict[str, list[str]]:
         """The instance's word, else the manifest's, else the policy's, else nobody but deployer and admins."""

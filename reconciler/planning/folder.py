@@ -54,7 +54,7 @@ def _facts(folder: Folder, read: Read) -> FolderFacts:
             problems.append(_no_manifest(folder))
         return FolderFacts(None, (), tuple(problems))
     path = f"{folder.path}/{MANIFEST}"
-    document = read_yaml(read(blob.oid))
+    document = read_yaml(read(blob.oid), path)
     manifest, faults = parse(AppManifest, document)
     problems += [problem(path, document, fault) for fault in faults]
     if manifest is None:
@@ -72,7 +72,7 @@ def _facts(folder: Folder, read: Read) -> FolderFacts:
             problems += _requirement_problems(folder, found)
     if len(classes) == len(points):
         problems += _composition_problems(document, folder, points, classes)
-        problems += user_problems(path, document, ("authorized_users",), manifest.authorized_users, classes[0])
+        problems += user_problems(document, ("authorized_users",), manifest.authorized_users, classes[0])
     if manifest.frontend_entry is not None and manifest.frontend_entry not in folder.files:
         message = f"frontend_entry: no file {manifest.frontend_entry!r} in {folder.path}"
         near = did_you_mean(manifest.frontend_entry, [name for name in folder.files if name.endswith(".html")])
@@ -215,13 +215,12 @@ def _place(document: Document, number: int) -> Path:
     return ("entry",) if "entry" in cast("dict[str, object]", document.value) else ("deployments", number)
 
 
-def user_problems(
-    path: str, document: Document, at: Path, users: AuthorizedUsers | None, entry: ClassFacts
-) -> Iterator[Problem]:
+def user_problems(document: Document, at: Path, users: AuthorizedUsers | None, entry: ClassFacts) -> Iterator[Problem]:
     """Rules for methods that the entry does not have: a typo there would leave the method unguarded."""
     if not isinstance(users, dict) or entry.open_methods:
         return
     for name in users:
         if name != ENTIRE and name not in entry.methods:
             message = f"authorized_users: {entry.name} has no method {name}"
-            yield problem_at(path, document, (*at, name), message, did_you_mean(name, entry.methods), key=True)
+            held = document.holding((*at, name))
+            yield problem_at(held.name, held, (*at, name), message, did_you_mean(name, entry.methods), key=True)

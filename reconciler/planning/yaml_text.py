@@ -10,7 +10,7 @@ import math
 import re
 import string
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, cast
 
@@ -40,16 +40,37 @@ class Fault:
     message: str
     fix: str = ""
     path: Path = ()
+    file: str = ""
+    """Which of several texts it is in; "" is the one that holds `path`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML text. `value` is None where `faults` say that it could not be read."""
+    """One YAML text, of a file of this name. `value` is None where `faults` say that it could not be read."""
 
     text: str
     value: Any
     faults: tuple[Fault, ...]
     _root: Node | None = field(default=None, repr=False)
+    name: str = ""
+
+    def holding(self, path: Sequence[str | int], file: str = "") -> Document:  # noqa: ARG002 - there is only this one
+        """The text in which the value at `path` stands (or the one of this name, if it is given)."""
+        return self
+
+    def texts(self) -> tuple[str, ...]:
+        """As they stand in their files."""
+        return (self.text,)
+
+    def reach(self, path: Sequence[str | int]) -> int:
+        """How many steps of `path` there are in this text."""
+        node = self._root
+        for number, part in enumerate(path):
+            found = _child(node, part)
+            if found is None:
+                return number
+            node = found[1]
+        return len(path)
 
     def place(self, path: Sequence[str | int], *, key: bool = False) -> Place:
         """Where the value at `path` is, or its key if wished; of the nearest parent that exists, its key."""
@@ -63,14 +84,14 @@ class Document:
         shown = label if key and label is not None else node
         return _place(shown) if shown is not None else (1, 1, 1)
 
-    def keys(self, path: Sequence[str | int]) -> dict[str, Place]:
-        """Where each key of the mapping at `path` is."""
+    def keys(self, path: Sequence[str | int]) -> dict[str, tuple[str, Place]]:
+        """Where each key of the mapping at `path` is: file and place."""
         node = self._root
         for part in path:
             found = _child(node, part)
             node = found[1] if found else None
         pairs = cast("list[tuple[Node, Node]]", node.value) if isinstance(node, MappingNode) else []
-        return {str(cast("object", key.value)): _place(key) for key, _ in reversed(pairs)}
+        return {str(cast("object", key.value)): (self.name, _place(key)) for key, _ in reversed(pairs)}
 
     def written(self, path: Sequence[str | int]) -> str | None:
         """The scalar at `path` as the author wrote it; None when there is none."""
@@ -81,8 +102,12 @@ class Document:
         return cast("str", node.value) if isinstance(node, ScalarNode) else None
 
 
-def read_yaml(data: bytes) -> Document:
+def read_yaml(data: bytes, name: str = "") -> Document:
     """The document, or everything that is wrong with it. Never raises for bad input."""
+    return replace(_read(data), name=name)
+
+
+def _read(data: bytes) -> Document:
     if len(data) > MAX_BYTES:
         return _broken("", Fault(0, 0, 0, f"larger than {MAX_BYTES // 1024} KiB", "move data out of it"))
     try:
