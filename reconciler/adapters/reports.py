@@ -1,40 +1,65 @@
-"""Publishes the newest report as a Hypha service that anybody in the workspace may ask."""
+"""Publishes what each pass said: on the board, which others in this process read, and as services on Hypha.
+
+The services answer from the board, so a new report costs no call; one is made when the connection is a new one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from reconciler.adapters.hypha import HyphaSession
-from reconciler.ports import Said
+from reconciler.adapters.hypha import HyphaSession, plain
+from reconciler.adapters.status.people import NOBODY, Caller
+from reconciler.adapters.status.service import Orders, StatusService
+from reconciler.adapters.status.web import Web, registration
+from reconciler.board import Board
+from reconciler.ports import Memory, Said
+
+SERVICE_TYPE = "reconcile-status"
 
 
 class HyphaReports:
-    """`reconcile-status`: registered with the first report, answers the newest one."""
+    """Implements ports.Reports: `service_id` and one service for each of `web`, registered with the first report and
+    after each loss of the connection."""
 
-    def __init__(self, session: HyphaSession, service_id: str = "reconcile-status") -> None:
+    def __init__(
+        self,
+        session: HyphaSession,
+        service_id: str = "reconcile-status",
+        *,
+        board: Board | None = None,
+        memory: Memory | None = None,
+        orders: Orders | None = None,
+        approvers: Callable[[], Collection[str]] = tuple,
+        web: Sequence[Web] = (),
+    ) -> None:
         self._session = session
         self._service_id = service_id
-        self._newest = Said({})
+        self._board = board or Board()
+        self._service = StatusService(
+            self._board, memory=memory, orders=orders, approvers=approvers, ourselves=lambda: self._ourselves
+        )
+        self._web = tuple(web)
+        self._ourselves = NOBODY
         self._registered_on: object = None
 
     async def publish(self, said: Said) -> None:
-        self._newest = said
+        self._board.show(said)
+        await self._service.watchers.sweep()
         connection = await self._session.connection()
-        if self._registered_on is connection:
-            return
-        await self._session.register(
-            {
-                "id": self._service_id,
-                "name": "Reconciler",
-                "type": "reconcile-status",
-                "description": "What git says, what runs, and what differs",
-                "config": {"visibility": "protected", "require_context": True},
-                "get_status": self._get_status,
-            }
-        )
-        self._registered_on = connection
+        if self._registered_on is not connection:
+            self._ourselves = Caller.of(plain(connection.config.user))
+            await self._session.register(self._registration())
+            for web in self._web:
+                await self._session.register(registration(web, self._service_id))
+            self._registered_on = connection
 
-    async def _get_status(self, context: dict[str, Any] | None = None) -> Mapping[str, Any]:  # noqa: ARG002 - Hypha's
-        """The newest report."""
-        return self._newest.report
+    def _registration(self) -> dict[str, Any]:
+        return {
+            "id": self._service_id,
+            "name": "Reconciler",
+            "type": SERVICE_TYPE,
+            "description": "What git says, what runs, and what differs",
+            "config": {"visibility": "protected", "require_context": True},
+            **self._service.methods(),
+        }

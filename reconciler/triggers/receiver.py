@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from reconciler.errors import ReconcilerError, Remedy
+from reconciler.errors import ReconcilerError
+from reconciler.serving import serving
 from reconciler.triggers.event import Followed, Malformed, read
 from reconciler.triggers.signature import NotAuthentic, check, read_secrets
 
@@ -29,7 +29,6 @@ PATH = "/webhook"
 LARGEST_BODY = 2 * 2**20
 """Bytes; a push with more to tell than this is found by the next poll."""
 BODY_WITHIN_S = 10.0
-CONNECTIONS = 64
 DELIVERIES_KEPT = 1000
 LONGEST_DELIVERY = 100
 DELIVERY_HEADERS = (
@@ -39,12 +38,6 @@ DELIVERY_HEADERS = (
     "x-gitlab-event-uuid",
     "x-delivery-id",
 )
-
-
-class CannotListen(ReconcilerError):
-    """The address is taken, or not ours."""
-
-    remedy = Remedy.OPERATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,32 +129,8 @@ async def _body(request: Request) -> bytes | None:
     return bytes(body)
 
 
-class _Server(uvicorn.Server):
-    """Leaves the signals to us."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
 @asynccontextmanager
 async def listening(receiver: Receiver, host: str, port: int) -> AsyncGenerator[int, None]:
     """Yields the port it listens on (0 asks for any). Raises CannotListen."""
-    config = uvicorn.Config(
-        application(receiver), host=host, port=port, log_config=None, access_log=False, server_header=False,
-        limit_concurrency=CONNECTIONS, timeout_keep_alive=5, lifespan="off",
-    )  # fmt: skip
-    try:
-        socket = config.bind_socket()
-    except (OSError, SystemExit):
-        hint = "Choose another with --webhook HOST:PORT."
-        raise CannotListen(f"cannot listen for webhooks on {host}:{port}", hint=hint) from None
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve([socket]))
-    try:
-        yield socket.getsockname()[1]
-    finally:
-        server.should_exit = True
-        with suppress(asyncio.CancelledError):
-            await serving
-        socket.close()
+    async with serving(application(receiver), host, port, option="--webhook") as bound:
+        yield bound

@@ -19,10 +19,11 @@ import pytest
 from reconciler.cli import verbs
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
+from reconciler.serving import CannotListen
 from reconciler.triggers import receiver as receiving
 from reconciler.triggers import signature
 from reconciler.triggers.event import Followed
-from reconciler.triggers.receiver import CannotListen, Receiver, listening
+from reconciler.triggers.receiver import Receiver, listening
 from reconciler.triggers.signature import NoWebhookSecret
 from tests.fakes import FakeSource, FakeWorld, a_repository
 

@@ -1,0 +1,189 @@
+"""`reconcile-status`: what may be asked by everybody of the workspace, and ordered by the people that git names.
+
+Questions are answered from memory, whatever state the cluster is in. Orders are for `policy.approvers` (user ids or
+e-mail addresses) and for whoever the reconciler itself is; they are kept where the reconciler keeps its orders, and
+take effect with its next pass. An error ends with a line `<Type>: <message>`; nothing is done then.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection
+from datetime import datetime
+from typing import Annotated, Any, Protocol
+
+from pydantic import AwareDatetime, Field
+
+from reconciler import views
+from reconciler.adapters.status.people import Caller
+from reconciler.adapters.status.watcher import Watcher, Watchers
+from reconciler.adapters.status.wire import Method, remote
+from reconciler.board import Board, NotFound
+from reconciler.errors import ReconcilerError, Remedy
+from reconciler.planning.memory import Order, OrderKind
+from reconciler.ports import Memory
+from reconciler.views import Document
+
+log = logging.getLogger(__name__)
+
+AppName = Annotated[str, Field(min_length=1, max_length=200, description="App id, as in cluster.yaml.")]
+AnyApp = Annotated[str, Field(max_length=200, description="Only of this app; left out: of all.")]
+Limit = Annotated[int, Field(ge=1, le=500, description="At most so many entries.")]
+PlanId = Annotated[str, Field(min_length=1, max_length=100, description="Id of the plan, from get_plan or get_drift.")]
+Why = Annotated[str, Field(max_length=500, description="Why; kept in the history.")]
+Needed = Annotated[str, Field(min_length=1, max_length=500, description="Why; shown wherever the app is shown.")]
+Until = Annotated[
+    AwareDatetime | None, Field(description="ISO 8601 with its offset from UTC; left out: until somebody resumes it.")
+]
+Commit = Annotated[
+    str,
+    Field(pattern=r"^([0-9a-f]{7,64})?$", description="Commit id to go back to; left out: the last that was good."),
+]
+
+
+class Orders(Protocol):
+    """Where orders go; each is kept, and the next pass brought forward. All raise ReconcilerError."""
+
+    async def give(self, order: Order) -> None:
+        """Keep it in the place of an earlier one of its kind. Of a pin, `revision` "" is the last good one; which
+        content it replaces is filled in."""
+        ...
+
+    async def take_back(self, kind: OrderKind, subject: str) -> bool:
+        """Whether there was one."""
+        ...
+
+    async def retry(self, app_id: str, by: str) -> None:
+        """Try again what was rejected, without waiting for git to move."""
+        ...
+
+
+class NoOrders(ReconcilerError):
+    """This reconciler takes none."""
+
+    remedy = Remedy.OPERATOR
+
+
+class StatusService:
+    """The methods. `ourselves` is who the reconciler is to Hypha."""
+
+    def __init__(
+        self,
+        board: Board,
+        *,
+        memory: Memory | None = None,
+        orders: Orders | None = None,
+        approvers: Callable[[], Collection[str]] = tuple,
+        ourselves: Callable[[], Caller] = Caller,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._board = board
+        self._memory = memory
+        self._orders = orders
+        self._approvers = approvers
+        self._ourselves = ourselves
+        self._clock = clock
+        self.watchers = Watchers(board)
+
+    def methods(self) -> dict[str, Any]:
+        """By their names on the wire, as functions made for one registration."""
+        asked: tuple[Method, ...] = (
+            self.get_status, self.get_app, self.get_drift, self.get_plan, self.get_history, self.explain, self.watch,
+            self.approve, self.suspend, self.resume, self.rollback, self.retry,
+        )  # fmt: skip
+        return {method.__name__: remote(method) for method in asked}
+
+    async def get_status(self, caller: Caller) -> Document:  # noqa: ARG002
+        """How everything stands: apps with sync and health, conditions, what could not be seen. `complete: false`
+        means that some question got no answer; `drift` is yes, no or unknown. `age_s`: seconds since that look."""
+        return self._board.status()
+
+    async def get_app(self, caller: Caller, app_id: AppName) -> Document:  # noqa: ARG002
+        """One app: how it stands, how it drifted, and the steps that concern it."""
+        return self._board.app(app_id)
+
+    async def get_drift(self, caller: Caller) -> Document:  # noqa: ARG002
+        """What differs though no commit asked for it (reconcile.drift/v1), one row per field, with the id of the plan
+        that would undo it. Only `drift: no` says that there is none; when not everything was seen it is `unknown`."""
+        return self._board.drift()
+
+    async def get_plan(self, caller: Caller) -> Document:  # noqa: ARG002
+        """What the reconciler would do now, what it holds back and why, and the gate it waits at."""
+        return self._board.plan()
+
+    async def get_history(self, caller: Caller, limit: Limit = 50, app_id: AnyApp = "") -> list[Document]:  # noqa: ARG002
+        """Who did what, when, with which result; the newest first. `at` in seconds since the epoch."""
+        if self._memory is None:
+            raise NoOrders("this reconciler keeps no history", hint="It does so when it runs with a token of Hypha.")
+        return self._board.public([views.entry(one) for one in await self._memory.history(limit, app_id)])
+
+    async def explain(self, caller: Caller, app_id: AppName) -> Document:  # noqa: ARG002
+        """Why an app is as it is, and what will become of it: rows of name and text."""
+        return self._board.story(app_id)
+
+    async def watch(self, caller: Caller) -> Watcher:  # noqa: ARG002
+        """Events as they come: first {event: snapshot, …get_status}, then {event: changes, apps: those that changed,
+        gone: ids, …}, and {event: alive} when nothing changed for ten seconds. Who is slow gets several at once."""
+        return await self.watchers.join()
+
+    async def approve(self, caller: Caller, plan_id: PlanId, reason: Why = "") -> Document:
+        """Let the plan of this id be carried out, though the policy would wait or no window is open."""
+        orders = self._ordering(caller, "approve")
+        plan = self._board.plan()
+        if not plan.get("id") or plan["id"] != plan_id:
+            now = f"the plan now is {plan['id']}" if plan.get("id") else "there is no plan now"
+            raise NotFound(f"plan {plan_id!r} not found: {now}", hint="Look at it with get_plan, and approve that id.")
+        return await self._give(orders, self._order(OrderKind.APPROVE, plan_id, caller, reason=reason))
+
+    async def suspend(self, caller: Caller, app_id: AppName, reason: Needed, until: Until = None) -> Document:
+        """Change nothing about an app for a while, whatever git says."""
+        orders = self._ordering(caller, "suspend")
+        end = until.timestamp() if isinstance(until, datetime) else None
+        if end is not None and end <= self._clock():
+            raise ValueError("until: is in the past")
+        order = self._order(OrderKind.SUSPEND, self._board.known(app_id), caller, reason=reason, until=end)
+        return await self._give(orders, order)
+
+    async def resume(self, caller: Caller, app_id: AppName) -> Document:
+        """Go on with an app that somebody suspended by an order."""
+        orders = self._ordering(caller, "resume")
+        if not await orders.take_back(OrderKind.SUSPEND, self._board.known(app_id)):
+            hint = "What cluster.yaml suspends, a commit resumes."
+            raise NotFound(f"suspension of {app_id} not found: nobody ordered one", hint=hint)
+        log.info("event=order kind=resume subject=%s by=%s", app_id, caller.name)
+        return {"accepted": True, "kind": "resume", "subject": app_id}
+
+    async def rollback(self, caller: Caller, app_id: AppName, to: Commit = "", reason: Why = "") -> Document:
+        """Run an app as an older commit has it, until git asks for something else."""
+        orders = self._ordering(caller, "rollback")
+        order = self._order(OrderKind.PIN, self._board.known(app_id), caller, reason=reason, revision=to)
+        return await self._give(orders, order)
+
+    async def retry(self, caller: Caller, app_id: AppName) -> Document:
+        """Try again what was rejected, without a new commit."""
+        orders = self._ordering(caller, "retry")
+        await orders.retry(self._board.known(app_id), caller.name)
+        log.info("event=order kind=retry subject=%s by=%s", app_id, caller.name)
+        return {"accepted": True, "kind": "retry", "subject": app_id}
+
+    def _ordering(self, caller: Caller, what: str) -> Orders:
+        """Where the order goes. Raises PermissionError or NoOrders."""
+        ourselves = self._ourselves()
+        names = {*self._approvers(), ourselves.user_id, ourselves.email}
+        if not caller.is_one_of(names):
+            raise PermissionError(f"{caller.name} may not {what}; it takes one of policy.approvers in cluster.yaml")
+        if self._orders is None:
+            raise NoOrders("this reconciler takes no orders", hint="Commit what you want to the repository.")
+        return self._orders
+
+    def _order(self, kind: OrderKind, subject: str, caller: Caller, **more: Any) -> Order:
+        """`revision` is where git is now, but where to go for a pin."""
+        return Order(
+            kind, subject, **{"revision": self._board.status()["commit"], **more}, by=caller.name, at=self._clock()
+        )
+
+    async def _give(self, orders: Orders, order: Order) -> Document:
+        await orders.give(order)
+        log.info("event=order kind=%s subject=%s by=%s", order.kind.value, order.subject, order.by)
+        return {"accepted": True, "kind": order.kind.value, "subject": order.subject}

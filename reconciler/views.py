@@ -1,0 +1,195 @@
+"""What one pass said, as everybody of the workspace may read it: documents for the status service and the page.
+
+Law: no value of a parameter or variable, no e-mail address, no line of an app's log. And a report that is incomplete
+cannot be read as "no drift": it says `unknown`, and its list of drifts is never empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from reconciler.planning.drift import SCHEMA
+from reconciler.planning.memory import Entry
+from reconciler.planning.steps import Reason
+
+Document = dict[str, Any]
+
+EVERYTHING = "*"
+"""Stands where an app id stands, when it is not known which apps are concerned."""
+NOT_SHOWN = "(not shown)"
+
+_PRIVATE = re.compile(r"^(kwargs|env|secrets|authorized_users|hypha_token)\b")
+_EMAIL = re.compile(r"([^\s@<>\"'(),;:=]+)@[A-Za-z][\w-]*(?:\.[\w-]+)*\.[A-Za-z]{2,}")
+_ORPHANED = frozenset({Reason.PRUNE_DISABLED, Reason.PRUNE_BUDGET_EXCEEDED, Reason.SOURCE_EMPTY})
+_BY_HAND = frozenset({"Drifted", str(Reason.SELF_HEAL_DISABLED)})
+
+
+def status(report: Mapping[str, Any], plan: Mapping[str, Any]) -> Document:
+    """How everything stands: the report, with what it says of drift in one word."""
+    found = _drifts(report, plan)
+    return {
+        **{name: report.get(name) for name in ("schema", "target", "observed_at", "revision", "commit")},
+        "complete": report["complete"],
+        "drift": _verdict(report, found),
+        "plan_id": plan.get("id", ""),
+        "unseen": list(_unseen(report)),
+        "conditions": list(report.get("conditions", ())),
+        "apps": [_app(app) for app in report["apps"]],
+        "workers": report.get("workers"),
+        "notes": list(report.get("notes", ())),
+    }
+
+
+def drift(report: Mapping[str, Any], plan: Mapping[str, Any]) -> Document:
+    """`reconcile.drift/v1`: one row for each field that differs without a commit that asked for it. `drift` is yes, no
+    or unknown; it is no only when everything was seen."""
+    found = _drifts(report, plan)
+    return {
+        **{name: report.get(name) for name in ("target", "observed_at", "revision")},
+        "schema": SCHEMA,
+        "complete": report["complete"],
+        "drift": _verdict(report, found),
+        "apps": found,
+    }
+
+
+def plan(document: Mapping[str, Any]) -> Document:
+    """What would be done, and what is held, with the gate before it. Not to be applied as a file: it leaves out what
+    only the reconciler needs."""
+    whole = ("id", "created_at", "cluster", "source", "live", "summary", "gate", "problems", "notes", "unchanged")
+    step = ("address", "kind", "app_id", "needs", "why", "drift", "effect", "wave")
+    held = ("app_id", "reason", "action", "message", "fix")
+    return {
+        **{name: document[name] for name in whole if name in document},
+        "steps": [_one(each, step) for each in document.get("steps", ())],
+        "held": [_one(each, held) for each in document.get("held", ())],
+    }
+
+
+def story(document: Mapping[str, Any]) -> Document:
+    """One app's story, without what its log says."""
+    rows = [_row(row) for row in document.get("rows", ()) if row["name"] != "log"]
+    return {**document, "rows": rows}
+
+
+def entry(said: Entry) -> Document:
+    """One line of the history."""
+    return {name: getattr(said, name) for name in ("at", "by", "what", "result", "app_id", "revision", "run")}
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Document:
+    """What of one status is new in another: apps that changed, ids of those that are gone, conditions that turned."""
+    old = {app["id"]: app for app in before["apps"]}
+    held = {one["type"]: one["status"] for one in before["conditions"]}
+    here = ("target", "observed_at", "revision", "complete", "drift", "plan_id", "unseen")
+    return {
+        **{name: after[name] for name in here},
+        "apps": [app for app in after["apps"] if old.get(app["id"]) != app],
+        "gone": sorted(old.keys() - {app["id"] for app in after["apps"]}),
+        "conditions": [one for one in after["conditions"] if held.get(one["type"]) != one["status"]],
+    }
+
+
+def public(value: Any, masked: Callable[[str], str]) -> Any:
+    """The document with every text masked: secrets by `masked`, e-mail addresses but for their first part."""
+    match value:
+        case str():
+            text = masked(value)
+            return _EMAIL.sub(r"\1@…", text) if "@" in text else text
+        case Mapping():
+            table = cast("Mapping[str, Any]", value)
+            return {key: public(item, masked) for key, item in table.items()}
+        case list() | tuple():
+            return [public(item, masked) for item in cast("Sequence[Any]", value)]
+        case _:
+            return value
+
+
+# ── Parts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _verdict(report: Mapping[str, Any], found: Sequence[Document]) -> str:
+    if any(row["class"] != "unknown" for row in found):
+        return "yes"
+    return "no" if report["complete"] and not found else "unknown"
+
+
+def _drifts(report: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Document]:
+    plan_id = plan.get("id", "")
+    rows = [row for app in report["apps"] for row in _drifts_of(app, plan_id)]
+    if not report["complete"]:
+        rows += [_row_of(EVERYTHING, "unknown", {}, plan_id, one["why"]) for one in _unseen(report)]
+    return rows
+
+
+def _drifts_of(app: Mapping[str, Any], plan_id: str) -> Iterator[Document]:
+    kind = _class(app)
+    if kind is None:
+        return
+    for change in [_change(one) for one in app["changes"]] or [{}]:
+        row = _row_of(app["id"], kind, change, plan_id, app["message"])
+        yield row | {"since": app.get("since", ""), "actor": app.get("actor", "")}
+
+
+def _row_of(app_id: str, kind: str, change: Mapping[str, Any], plan_id: str, message: str) -> Document:
+    field = change.get("field", "")
+    return {
+        "id": app_id,
+        "class": kind,
+        "path": "/" + field.replace(".", "/") if field else "",
+        "desired": change.get("desired"),
+        "live": change.get("live"),
+        "since": "",
+        "actor": "",
+        "plan_id": plan_id,
+        "message": message,
+    }
+
+
+def _class(app: Mapping[str, Any]) -> str | None:
+    """None: as git wants it, or on its way there by a commit."""
+    if "class" in app:
+        return app["class"] or None
+    if "Unknown" in (app["sync"], app["health"]):
+        return "unknown"
+    if app["reason"] in _ORPHANED:
+        return "orphan"
+    if app["reason"] in _BY_HAND:
+        return "config"
+    if app["health"] == "Degraded":
+        return "health"
+    return None
+
+
+def _unseen(report: Mapping[str, Any]) -> Iterator[Document]:
+    """What got no answer; after trouble with the source everything in the report is of yesterday."""
+    told: Sequence[Mapping[str, Any]] = report.get("unseen", ())
+    yield from ({"what": one["what"], "why": one["why"]} for one in told)
+    if not told and not report["complete"]:
+        conditions: Sequence[Mapping[str, Any]] = report.get("conditions", ())
+        why = next((one["message"] for one in conditions if one["message"] and one["status"] != "True"), "")
+        yield {"what": "everything", "why": why or "there is no newer report"}
+
+
+def _app(app: Mapping[str, Any]) -> Document:
+    return {**app, "class": _class(app) or "", "changes": [_change(one) for one in app["changes"]]}
+
+
+def _change(change: Mapping[str, Any]) -> Document:
+    """With its values, when they are no parameters."""
+    if not _PRIVATE.match(change["field"]):
+        return dict(change)
+    return {name: text if name == "field" or not text else NOT_SHOWN for name, text in change.items()}
+
+
+def _one(each: Mapping[str, Any], names: Sequence[str]) -> Document:
+    shown = {name: each[name] for name in names if name in each}
+    return shown | {"changes": [_change(one) for one in each.get("changes", ())]}
+
+
+def _row(row: Mapping[str, str]) -> Document:
+    if row["name"] == "differs" and _PRIVATE.match(row["text"]):
+        return {"name": row["name"], "text": f"{row['text'].partition(':')[0]}: {NOT_SHOWN}"}
+    return dict(row)
