@@ -1,4 +1,5 @@
-"""When to run the next pass: at an interval with jitter, soon after something was done, later and later after trouble.
+"""When to run the next pass: at an interval with jitter, soon after something was done, at a moment that is known
+beforehand (an app has rested, a window opens, a suspension ends), and later and later after trouble.
 
 Law: one pass at a time, and nothing but a signal ends the loop.
 """
@@ -12,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reconciler.errors import InvalidDesiredState, ReconcilerError, Remedy
+from reconciler.errors import HeldElsewhere, InvalidDesiredState, ReconcilerError, Remedy
 from reconciler.planning.steps import Reason
 from reconciler.reconcile import Pass
 
@@ -25,23 +26,25 @@ JITTER = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long to wait, as a value: what happened last decides."""
+    """How long to wait, as a value: what happened last decides. `moment_s` is until something known changes."""
 
     interval_s: float
     troubles: int = 0
     remedy: Remedy | None = None
     soon: bool = False
+    moment_s: float | None = None
 
-    def after(self, done: Pass) -> Pace:
-        interval_s = done.look.desired.cluster.policy.interval_s
-        if done.failed or not done.look.live.complete:
+    def after(self, done: Pass, moment_s: float | None = None) -> Pace:
+        interval_s = done.look.desired.cluster.policy.drift_interval_s
+        if not done.look.live.complete:
             return Pace(interval_s, self.troubles + 1, Remedy.RETRY)
-        moving = bool(done.outcomes) or any(held.reason is Reason.UPDATING for held in done.look.plan.held)
-        return Pace(interval_s, soon=moving)
+        moving = any(outcome not in done.failed for outcome in done.outcomes)
+        moving = moving or any(held.reason is Reason.UPDATING for held in done.look.plan.held)
+        return Pace(interval_s, soon=moving, moment_s=moment_s)
 
     def after_trouble(self, error: Exception) -> Pace:
         remedy = error.remedy if isinstance(error, ReconcilerError) else Remedy.BUG
-        return replace(self, troubles=self.troubles + 1, remedy=remedy, soon=False)
+        return replace(self, troubles=self.troubles + 1, remedy=remedy, soon=False, moment_s=None)
 
     def seconds(self) -> float:
         """Until the next look, without jitter. COMMIT and OPERATOR troubles go away by a push or a hand: the usual
@@ -50,7 +53,7 @@ class Pace:
             return min(SOON_S, self.interval_s)
         if self.remedy in (Remedy.RETRY, Remedy.BUG):
             return min(SOON_S * 2.0 ** (self.troubles - 1), LONGEST_BACKOFF_S)
-        return self.interval_s
+        return self.interval_s if self.moment_s is None else min(max(self.moment_s, 0.0), self.interval_s)
 
 
 async def run(
@@ -60,17 +63,25 @@ async def run(
     wake: asyncio.Event,
     interval_s: float | None = None,
     grace_s: float = 10.0,
+    woken: Callable[[], None] = lambda: None,
+    moment: Callable[[Pass], float | None] = lambda _: None,
 ) -> None:
-    """Passes until `stop` is set; `wake` brings the next one forward. A pass in flight then gets `grace_s` to finish
-    before it is cut off, which it can stand anywhere."""
-    pace = Pace(interval_s or 60.0)
+    """Passes until `stop` is set; `wake` brings the next one forward, and `woken` is told. A pass in flight then gets
+    `grace_s` to finish before it is cut off, which it can stand anywhere. `moment`: seconds until something that is
+    known to come. Raises HeldElsewhere: there is another one, and it goes on."""
+    pace = Pace(interval_s or 30.0)
     while not stop.is_set():
-        wake.clear()
+        if wake.is_set():
+            wake.clear()
+            woken()
         try:
-            pace = pace.after(await _unless(stop, one_pass(), grace_s))
+            done = await _unless(stop, one_pass(), grace_s)
+            pace = pace.after(done, moment(done))
         except asyncio.CancelledError:
             if stop.is_set():
                 return
+            raise
+        except HeldElsewhere:
             raise
         except ReconcilerError as error:
             pace = pace.after_trouble(error)

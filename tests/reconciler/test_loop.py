@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import InvalidDesiredState, SourceUnusable, Unreachable
+from reconciler.errors import HeldElsewhere, InvalidDesiredState, SourceUnusable, Unreachable
 from reconciler.loop import LONGEST_BACKOFF_S, SOON_S, Pace, run
+from reconciler.planning.memory import Holder
 from reconciler.planning.steps import PlanOptions
 from reconciler.reconcile import Pass, reconcile
 from reconciler.triggers.commits import wake_on_commits
 from tests.fakes import FakeSource, FakeWorld, a_repository
 
-QUIET = "policy: {interval_s: 300}\n"
+QUIET = "policy: {drift_interval_s: 300}\n"
 
 
 async def a_pass(fake: FakeWorld) -> Pass:
@@ -30,9 +31,9 @@ async def test_after_work_it_looks_again_soon_and_then_at_the_interval() -> None
     assert pace.after(await a_pass(fake)).seconds() == 300
 
 
-async def test_failures_are_tried_again_later_and_later() -> None:
+async def test_while_hypha_does_not_answer_it_is_asked_later_and_later() -> None:
     fake = FakeWorld(FakeSource(a_repository("a", cluster=QUIET)))
-    fake.runtime.fail("prepare")
+    fake.runtime.fail("observe")
     pace, waits = Pace(60), []
     for _ in range(12):
         pace = pace.after(await a_pass(fake))
@@ -40,6 +41,22 @@ async def test_failures_are_tried_again_later_and_later() -> None:
     assert waits[:3] == [SOON_S, SOON_S * 2, SOON_S * 4] and waits[-1] == LONGEST_BACKOFF_S
     fake.runtime.heal()
     assert pace.after(await a_pass(fake)).troubles == 0
+
+
+async def test_an_app_that_fails_slows_nobody_else_down() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a", cluster=QUIET)))
+    fake.runtime.fail("prepare")
+    pace = Pace(60)
+    for _ in range(5):
+        pace = pace.after(await a_pass(fake), moment_s=7.0)
+    assert (pace.seconds(), pace.troubles) == (7.0, 0)
+
+
+async def test_a_moment_that_is_known_is_not_slept_through_and_one_far_away_waits_for_the_interval() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a", cluster=QUIET)))
+    await a_pass(fake)
+    still = await a_pass(fake)
+    assert [Pace(60).after(still, moment).seconds() for moment in (40.0, -2.0, 9000.0, None)] == [40, 0, 300, 300]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +89,27 @@ async def test_nothing_ends_the_loop_but_stop() -> None:
 
     await asyncio.wait_for(run(one_pass, stop=stop, wake=wake), 5)
     assert len(seen) == 5
+
+
+async def test_rx_01_another_holder_of_the_lease_ends_it() -> None:
+    async def one_pass() -> Pass:
+        raise HeldElsewhere(Holder("lab", "node7", 42, 3, 0.0, 0.0))
+
+    with pytest.raises(HeldElsewhere):
+        await asyncio.wait_for(run(one_pass, stop=asyncio.Event(), wake=asyncio.Event()), 5)
+
+
+async def test_who_wakes_it_is_told_of_before_the_pass() -> None:
+    stop, wake = asyncio.Event(), asyncio.Event()
+    told: list[str] = []
+
+    async def one_pass() -> Pass:
+        told.append("pass")
+        stop.set() if len(told) > 2 else wake.set()
+        return await a_pass(FakeWorld(FakeSource(a_repository("a"))))
+
+    await asyncio.wait_for(run(one_pass, stop=stop, wake=wake, woken=lambda: told.append("woken")), 5)
+    assert told == ["pass", "woken", "pass"]
 
 
 async def test_a_pass_in_flight_is_cut_off_when_its_grace_is_over() -> None:
