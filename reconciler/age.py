@@ -7,24 +7,15 @@ from __future__ import annotations
 
 import base64
 import importlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from reconciler.secrets import CannotOpen
 
-IDENTITY_VARIABLE = "RECONCILE_AGE_IDENTITY"
-IDENTITY_FILE = "age.key"
 RECIPIENTS_FILE = ".age-recipients"
 
 _pyrage: Any = importlib.import_module("pyrage")  # it has no types
-
-
-def identity_file(home: Path) -> Path:
-    """Where the private keys lie: what the environment says, or with the secrets of the home."""
-    said = os.environ.get(IDENTITY_VARIABLE)
-    return Path(said).expanduser() if said else home / "secrets" / IDENTITY_FILE
 
 
 def read_identities(file: Path) -> Sequence[Any]:

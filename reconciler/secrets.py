@@ -22,6 +22,16 @@ from reconciler.ports import SecretUnavailable, SecretValues
 Table = Mapping[str, Mapping[str, SecretRef]]
 
 
+IDENTITY_VARIABLE = "RECONCILE_AGE_IDENTITY"
+IDENTITY_FILE = "age.key"
+
+
+def identity_file(folder: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the private keys of age lie: where the environment says, or in the folder of the home's own secrets."""
+    said = environ.get(IDENTITY_VARIABLE)
+    return Path(said).expanduser() if said else folder / IDENTITY_FILE
+
+
 class CannotOpen(Exception):
     """Why a value cannot be had; never any of it."""
 
@@ -30,21 +40,14 @@ class LocalSecrets:
     """Secrets of the environment, of files on this machine, and of texts encrypted for a key on this machine.
 
     The key of the fingerprints is of this installation: without it, they say "not known" rather than "changed".
-    `make_key` makes it on first use, readable by us only. `identity_file` holds the private keys of age.
+    `make_key` makes it on first use, readable by us only. The private keys of age lie beside it.
     """
 
-    def __init__(
-        self,
-        key_file: Path,
-        *,
-        make_key: bool,
-        environ: Mapping[str, str] = os.environ,
-        identity_file: Path | None = None,
-    ) -> None:
+    def __init__(self, key_file: Path, *, make_key: bool, environ: Mapping[str, str] = os.environ) -> None:
         self._key_file = key_file
         self._make_key = make_key
         self._environ = environ
-        self._identity_file = identity_file
+        self._identity_file = identity_file(key_file.parent, environ)
         self._opened: Memo[str] = Memo(limit=4096)
         self._key: bytes | None = None
         self.mask = Mask()
@@ -102,8 +105,6 @@ class LocalSecrets:
     def _open(self, text: str) -> str:
         from reconciler.age import decrypt, read_identities  # a native library, for this only
 
-        if self._identity_file is None:
-            raise CannotOpen("no key is known here")
         return decrypt(text, read_identities(self._identity_file))
 
     def _fingerprint(self, value: str) -> str:

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.age import (
-    IDENTITY_VARIABLE,
     RECIPIENTS_FILE,
     decrypt,
     encrypt,
-    identity_file,
     new_identity,
     read_identities,
     read_recipients,
@@ -27,7 +25,7 @@ from reconciler.age import (
 )
 from reconciler.cli.secret_text import SecretText, Spot, spot_of
 from reconciler.errors import ReconcilerError, Remedy
-from reconciler.secrets import CannotOpen
+from reconciler.secrets import IDENTITY_VARIABLE, CannotOpen, identity_file
 
 _IN_MEMORY = Path("/dev/shm")
 
@@ -52,7 +50,7 @@ class Vault:
 
     @property
     def identity(self) -> Path:
-        return identity_file(self.home)
+        return identity_file(self.home / "secrets")
 
 
 @dataclass(frozen=True, slots=True)

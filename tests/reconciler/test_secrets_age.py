@@ -68,7 +68,8 @@ def a_ref(file: Path, value: str = VALUE) -> SecretFromAge:
 
 
 def secrets(tmp_path: Path, file: Path | None) -> LocalSecrets:
-    return LocalSecrets(tmp_path / "fingerprint.key", make_key=True, identity_file=file)
+    environ = {"RECONCILE_AGE_IDENTITY": str(file)} if file else {}
+    return LocalSecrets(tmp_path / "fingerprint.key", make_key=True, environ=environ)
 
 
 def run(tmp_path: Path, *words: str, value: str | None = None) -> Any:
@@ -105,6 +106,11 @@ def test_an_encrypted_value_is_opened_in_either_form(tmp_path: Path, key: Path, 
     assert secrets(tmp_path, key).resolve("one", {"*": {"PASS": ref}}).values == {"*": {"PASS": VALUE}}
 
 
+def test_the_key_lies_beside_that_of_the_fingerprints(tmp_path: Path, key: Path) -> None:
+    ours = LocalSecrets(key.with_name("fingerprint.key"), make_key=True, environ={})
+    assert ours.read(a_ref(key)) == VALUE and tmp_path.exists()
+
+
 def damaged(ref: SecretFromAge) -> SecretFromAge:
     lines = ref.age.splitlines()
     lines[-2] = lines[-2][::-1] if lines[-2] != lines[-2][::-1] else "A" + lines[-2][1:]
@@ -119,7 +125,7 @@ def test_ss_07_wrong_key_damage_and_no_key_are_told_by_app_variable_and_line(tmp
         (other, ref, "encrypted for another key"),
         (key, damaged(ref), "it is damaged"),
         (tmp_path / "nowhere.key", ref, "nowhere.key cannot be read: No such file"),
-        (None, ref, "no key is known here"),
+        (None, ref, "age.key cannot be read: No such file"),
     ]:
         with pytest.raises(SecretUnavailable) as error:
             secrets(tmp_path, file).resolve("one", {"*": {"PASS": broken.at("cluster.yaml:9:7")}})
