@@ -27,6 +27,7 @@ class Type(StrEnum):
     HEALTHY = "Healthy"
     DRIFTED = "Drifted"
     SUSPENDED = "Suspended"
+    CREDENTIALS_VALID = "CredentialsValid"
 
 
 class Status(StrEnum):
@@ -41,6 +42,8 @@ class Why(StrEnum):
     """Reasons of conditions, besides those for which a difference is held (steps.Reason). Closed, too."""
 
     APPLIED = "Applied"
+    CREDENTIAL_EXPIRING = "CredentialExpiring"
+    CREDENTIAL_UNKNOWN = "CredentialUnknown"
     DRIFTED = "Drifted"
     FAILED = "Failed"
     HEALTH_CHECK_FAILED = "HealthCheckFailed"
@@ -84,6 +87,8 @@ class Judged:
 
 TIME_HELPS = frozenset({Reason.UPDATING, Reason.DEPENDENCY_NOT_READY, Reason.LIVE_STATE_UNKNOWN})
 """Held, but only for now."""
+A_PERSON_SAID_SO = frozenset({Reason.SUSPENDED, Reason.ROLLED_BACK, Reason.DRIFT_ACCEPTED})
+"""Left as it is because somebody wants it so: nothing is stuck."""
 
 
 def of_report(report: Mapping[str, Any]) -> tuple[Judged, ...]:
@@ -92,21 +97,22 @@ def of_report(report: Mapping[str, Any]) -> tuple[Judged, ...]:
     complete = bool(report["complete"])
     return (
         _ready(apps, report),
-        _reconciling(apps),
-        _stalled(apps),
-        Judged(Type.SOURCE_READY, Status.TRUE, Why.NOTHING, str(report["revision"])),
+        _reconciling(apps, report.get("gate")),
+        _stalled(apps, report.get("gate")),
+        _source_ready(report),
         _healthy(apps, complete=complete),
         _some(Type.DRIFTED, [app for app in apps if app["reason"] in _DRIFT], Why.DRIFTED, complete=complete),
         _some(
             Type.SUSPENDED, [app for app in apps if app["reason"] == Reason.SUSPENDED], Reason.SUSPENDED, complete=True
         ),
+        _credentials_valid(report.get("credentials", ()), complete=complete),
     )
 
 
 def of_trouble(message: str) -> tuple[Judged, ...]:
     """The conditions while the source cannot be read: nothing is known to be as git wants it, and nothing is done."""
     text = plain(message, MESSAGE_LIMIT)
-    unknown = (Type.READY, Type.HEALTHY, Type.DRIFTED, Type.SUSPENDED)
+    unknown = (Type.READY, Type.HEALTHY, Type.DRIFTED, Type.SUSPENDED, Type.CREDENTIALS_VALID)
     return (
         *(Judged(one, Status.UNKNOWN, Why.SOURCE_UNUSABLE, text) for one in unknown),
         Judged(Type.RECONCILING, Status.FALSE, Why.SOURCE_UNUSABLE),
@@ -132,7 +138,8 @@ def since(judged: Iterable[Judged], before: Iterable[Condition], *, revision: st
     )
 
 
-_DRIFT = frozenset({"Drifted", str(Reason.SELF_HEAL_DISABLED)})
+_DRIFT = frozenset({str(Why.DRIFTED), str(Reason.SELF_HEAL_DISABLED), str(Reason.CODE_MISMATCH)})
+_WINDOW, _APPROVAL = str(Reason.WINDOW_CLOSED), str(Reason.APPROVAL_REQUIRED)
 
 
 def _ready(apps: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Judged:
@@ -145,20 +152,44 @@ def _ready(apps: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Judg
     return Judged(Type.READY, Status.FALSE, _reason_of(amiss[0]), _named(amiss))
 
 
-def _reconciling(apps: Sequence[Mapping[str, Any]]) -> Judged:
+def _reconciling(apps: Sequence[Mapping[str, Any]], gate: Mapping[str, str] | None) -> Judged:
     moving = [app for app in apps if app["health"] == "Progressing" or app["reason"] in TIME_HELPS]
+    if gate and gate["reason"] == _WINDOW:
+        return Judged(Type.RECONCILING, Status.TRUE, _WINDOW, gate["message"])
     if not moving:
         return Judged(Type.RECONCILING, Status.FALSE)
     return Judged(Type.RECONCILING, Status.TRUE, Why.PROGRESSING, _named(moving))
 
 
-def _stalled(apps: Sequence[Mapping[str, Any]]) -> Judged:
-    """Held for a reason that only a commit or a person ends, or failed."""
-    final = {str(reason) for reason in Reason} - {str(reason) for reason in TIME_HELPS} - {str(Reason.SUSPENDED)}
+def _stalled(apps: Sequence[Mapping[str, Any]], gate: Mapping[str, str] | None) -> Judged:
+    """Held for a reason that only a commit or a person ends, or failed, or not approved yet."""
+    final = {str(reason) for reason in Reason} - {str(reason) for reason in TIME_HELPS | A_PERSON_SAID_SO}
     stuck = [app for app in apps if app["reason"] in final or app["reason"] == Why.FAILED]
+    if gate and gate["reason"] == _APPROVAL:
+        return Judged(Type.STALLED, Status.TRUE, _APPROVAL, gate["message"])
     if not stuck:
         return Judged(Type.STALLED, Status.FALSE)
     return Judged(Type.STALLED, Status.TRUE, _reason_of(stuck[0]), _named(stuck))
+
+
+def _source_ready(report: Mapping[str, Any]) -> Judged:
+    """A repository that is away leaves its last commit in force, and that is said."""
+    if away := report.get("source_away"):
+        return Judged(Type.SOURCE_READY, Status.FALSE, Why.SOURCE_UNUSABLE, plain(away, MESSAGE_LIMIT))
+    return Judged(Type.SOURCE_READY, Status.TRUE, Why.NOTHING, str(report["revision"]))
+
+
+def _credentials_valid(credentials: Sequence[Mapping[str, Any]], *, complete: bool) -> Judged:
+    kind = Type.CREDENTIALS_VALID
+    ending = [f"{one['id']}: {one['name']} ends {one['ends']}" for one in credentials if one["ends"]]
+    if ending:
+        return Judged(kind, Status.FALSE, Why.CREDENTIAL_EXPIRING, plain(listed(ending), MESSAGE_LIMIT))
+    if not complete:
+        return Judged(kind, Status.UNKNOWN, Reason.LIVE_STATE_UNKNOWN)
+    if credentials:
+        told = [f"{one['id']}: {one['name']}" for one in credentials]
+        return Judged(kind, Status.UNKNOWN, Why.CREDENTIAL_UNKNOWN, plain(f"not read: {listed(told)}", MESSAGE_LIMIT))
+    return Judged(kind, Status.TRUE)
 
 
 def _healthy(apps: Sequence[Mapping[str, Any]], *, complete: bool) -> Judged:

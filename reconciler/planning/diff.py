@@ -16,6 +16,7 @@ from bioengine_runtime.contract.app import IN_PLACE_FIELDS, AppSpec
 from bioengine_runtime.contract.cluster import Slurm
 from bioengine_runtime.contract.status import AppState
 from reconciler.planning.desired import DesiredApp, DesiredState
+from reconciler.planning.ignoring import fields_left
 from reconciler.planning.live import LiveState
 from reconciler.planning.shown import pair, value
 from reconciler.planning.steps import Change
@@ -29,8 +30,8 @@ WORKERS = "(workers)"
 
 SECRET_VALUES = "secret values"
 STATUS = "status"
-"""Two ways to differ that are no fields of AppSpec."""
-
+RUNNING_CODE = "running code"
+"""Three ways to differ that are no fields of AppSpec. The last one: a replica says that it runs something else."""
 
 SOUNDS_SECRET = re.compile(r"^_|PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 
@@ -118,7 +119,9 @@ def _apps(desired: DesiredState, live: LiveState, fingerprints: Fingerprints) ->
         if not seen:
             yield Difference(app_id, Kind.UNSEEN, wanted)
         elif app is None:
-            yield Difference(app_id, Kind.CREATE, wanted)
+            # It ran once, so that no commit asks for it: somebody, or something, took it away.
+            ran = live.remembered is not None and app_id in live.remembered.seconds
+            yield Difference(app_id, Kind.CREATE, wanted, drift=ran)
         elif app.provenance is None or app.provenance.owner != owner:
             yield Difference(app_id, Kind.FOREIGN, wanted, app)
         else:
@@ -137,11 +140,25 @@ def _fields(wanted: DesiredApp, app: AppState, known: Mapping[str, str | None]) 
     fields: set[str] = set()
     if app.digest != digest:
         fields = _fields_of_spec(app.spec, wanted.spec) or {"digest"}
+        if wanted.ignore and app.spec is not None and not fields_left(app.spec, wanted.spec, wanted.ignore):
+            fields = set()
     if wanted.secrets and any(_secrets_changed(wanted, app, known)):
         fields.add(SECRET_VALUES)
     if app.status == "DELETING" or (app.status == "DEPLOY_FAILED" and app.rejected and app.rejected.digest == digest):
         fields.add(STATUS)
+    if not fields and other_code(app):
+        fields.add(RUNNING_CODE)
     return frozenset(fields)
+
+
+def other_code(app: AppState) -> tuple[str, ...]:
+    """Replicas that take calls and say that they run something else than the app was deployed with. While an update is
+    under way that is as it should be, and a replica that says nothing proves nothing."""
+    if app.spec is None or app.updating or app.status != "RUNNING":
+        return ()
+    wanted = app.spec.code_digest()
+    serving = [one for one in app.replicas if one.state == "RUNNING" and one.code_digest is not None]
+    return tuple(sorted(one.replica_id for one in serving if one.code_digest != wanted))
 
 
 def _fields_of_spec(before: AppSpec | None, after: AppSpec) -> set[str]:
@@ -187,9 +204,11 @@ def _is_drift(wanted: DesiredApp, app: AppState, fields: frozenset[str], desired
     """Whether no commit explains the difference: what runs was deployed from this commit, or from the same folder
     content and the commit that last touched cluster.yaml. Uncommitted files have no commit, so nothing is drift."""
     came_from = app.provenance
+    if RUNNING_CODE in fields:
+        return True
     if came_from is None or desired.revision.worktree or not fields - {SECRET_VALUES, STATUS}:
         return False
-    if came_from.commit == desired.revision.id:
+    if came_from.commit == wanted.provenance.commit:  # not the newest one, for an app that was rolled back
         return True
     last = (desired.changed or {}).get(CLUSTER_FILE)
     return last is not None and came_from.commit == last[0] and came_from.tree == wanted.provenance.tree
@@ -204,6 +223,10 @@ def _changes(wanted: DesiredApp, app: AppState, fields: frozenset[str], secrets:
             yield from FIELD_TEXTS[name](before, after)
         if "version" in fields:
             yield from _tree(app, wanted)
+        if RUNNING_CODE in fields:
+            said = {one.replica_id: one.code_digest or "" for one in app.replicas}
+            for replica in other_code(app):
+                yield Change(f"replica {replica}", f"code {said[replica][:12]}", f"code {after.code_digest()[:12]}")
         if "digest" in fields:
             yield Change("digest", (app.digest or "")[:12], after.digest()[:12])
         if fields & {"env", "secrets", SECRET_VALUES}:

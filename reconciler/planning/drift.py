@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from bioengine_runtime.contract.status import AppState, ServeStatus
@@ -30,6 +31,8 @@ SCHEMA = "reconcile.drift/v1"
 
 Sync = Literal["Synced", "OutOfSync", "Unknown"]
 Health = Literal["Healthy", "Progressing", "Degraded", "Missing", "Unknown"]
+Class = Literal["", "config", "code", "health", "credential", "missing", "orphan", "unknown"]
+"""What sort of drift it is; "" when it is none: in sync, or on its way there by a commit."""
 
 HEALTH: Mapping[ServeStatus, Health] = {
     "NOT_STARTED": "Progressing",
@@ -40,6 +43,8 @@ HEALTH: Mapping[ServeStatus, Health] = {
     "DELETING": "Progressing",
 }
 _NOT_KNOWN = frozenset({Reason.LIVE_STATE_UNKNOWN, Reason.INVALID_DECLARATION})
+_BY_HAND = frozenset({Reason.CODE_MISMATCH, Reason.DRIFT_ACCEPTED, Reason.SELF_HEAL_DISABLED})
+"""Held, and no commit asked for the difference."""
 
 
 def health(app: AppState | None, *, seen: bool = True) -> Health:
@@ -54,6 +59,7 @@ def report(plan: Plan, live: LiveState, outcomes: Iterable[Outcome] = (), *, obs
     was accepted; whether its app is healthy is for the next look, so until then it is Progressing."""
     results = {outcome.address: outcome for outcome in outcomes}
     running, seen = live.apps, live.worker is not None
+    back = dict(plan.rolled_back)
 
     def health_of(app_id: str) -> Health:
         return health(running.get(app_id), seen=seen)
@@ -61,7 +67,7 @@ def report(plan: Plan, live: LiveState, outcomes: Iterable[Outcome] = (), *, obs
     apps = [
         *(_app_of_step(step, app_id, health_of(app_id), results) for step, app_id in _steps_of_apps(plan)),
         *(_app_held(held, health_of(held.app_id)) for held in plan.held if held.app_id != WORKERS),
-        *(_app(app_id, "Synced", health_of(app_id)) for app_id in plan.unchanged),
+        *(_app_unchanged(app_id, health_of(app_id), back.get(app_id, "")) for app_id in plan.unchanged),
     ]
     return {
         "schema": SCHEMA,
@@ -69,12 +75,44 @@ def report(plan: Plan, live: LiveState, outcomes: Iterable[Outcome] = (), *, obs
         "observed_at": observed_at,
         "revision": plan.revision.short,
         "commit": plan.revision.id,
+        "source_away": plan.revision.away,
+        "plan_id": plan.id,
+        "gate": _gate(plan) if not results else None,
         "complete": not plan.unseen,
         "unseen": [{"what": unseen.what, "why": unseen.why} for unseen in plan.unseen],
-        "apps": sorted(apps, key=lambda app: app["id"]),
+        "apps": [{**app, **_origin(app, running.get(app["id"]))} for app in sorted(apps, key=lambda app: app["id"])],
+        "orphans": list(_orphans(plan, live)),
+        "credentials": [{"id": one.app_id, "name": one.name, "ends": _iso(one.ends)} for one in plan.credentials],
         "workers": _workers(plan, results),
         "notes": list(plan.notes),
     }
+
+
+def _gate(plan: Plan) -> dict[str, str] | None:
+    gate = plan.gate
+    return {"reason": gate.reason.value, "message": gate.message, "fix": gate.fix} if gate else None
+
+
+def _origin(app: Mapping[str, Any], running: AppState | None) -> dict[str, str]:
+    """Since when, and by whom it was changed, of what nobody asked for in git."""
+    by = running.provenance.by if running and running.provenance else None
+    if running is None or not app["class"]:
+        return {"since": "", "actor": ""}
+    return {"since": _iso(running.last_updated_at) if by else "", "actor": by or ""}
+
+
+def _orphans(plan: Plan, live: LiveState) -> Iterator[dict[str, Any]]:
+    """Apps that run here, and are neither ours nor named by git. They are told, and left alone."""
+    for app_id in plan.orphans:
+        app = live.apps[app_id]
+        owner = app.provenance.owner if app.provenance else ""
+        actor = (app.provenance.by if app.provenance else None) or ""
+        since = _iso(app.started_at)
+        yield {"id": app_id, "class": "orphan", "health": health(app), "owner": owner, "since": since, "actor": actor}
+
+
+def _iso(seconds: float | None) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else ""
 
 
 def _steps_of_apps(plan: Plan) -> Iterator[tuple[Step, str]]:
@@ -85,19 +123,49 @@ def _steps_of_apps(plan: Plan) -> Iterator[tuple[Step, str]]:
 
 def _app_of_step(step: Step, app_id: str, now: Health, results: Mapping[str, Outcome]) -> dict[str, Any]:
     outcome = results.get(step.address)
-    changes = _changes(step.changes)
+    sort = _class_of(step.changes, created=isinstance(step.verb, DeployApp)) if step.drift else ""
     if outcome is None:
-        return _app(app_id, "OutOfSync", now, "Drifted" if step.drift else "Changed", step.why, changes)
+        return _app(app_id, "OutOfSync", now, "Drifted" if step.drift else "Changed", step.why, sort, step.changes)
     message = outcome.message or step.why
     if outcome.result is not Result.DONE:
-        return _app(app_id, "OutOfSync", now, outcome.result.value.capitalize(), message, changes)
+        return _app(app_id, "OutOfSync", now, outcome.result.value.capitalize(), message, sort, step.changes)
     after: Health = "Missing" if isinstance(step.verb, StopApp) else "Progressing"
-    return _app(app_id, "Synced", after, "Applied", message, changes)
+    return _app(app_id, "Synced", after, "Applied", message, sort, step.changes)
 
 
 def _app_held(held: Held, now: Health) -> dict[str, Any]:
-    sync: Sync = "Unknown" if held.reason in _NOT_KNOWN and held.action is Action.UNKNOWN else "OutOfSync"
-    return _app(held.app_id, sync, now, held.reason.value, held.message, _changes(held.changes))
+    unknown = held.reason in _NOT_KNOWN and held.action is Action.UNKNOWN
+    # What is taken as meant is as it should be; what it is stays to be read.
+    sync: Sync = "Unknown" if unknown else "Synced" if held.reason is Reason.DRIFT_ACCEPTED else "OutOfSync"
+    return _app(held.app_id, sync, now, held.reason.value, held.message, _class_held(held), held.changes)
+
+
+def _app_unchanged(app_id: str, now: Health, back: str) -> dict[str, Any]:
+    sort: Class = "health" if now == "Degraded" else "unknown" if now == "Unknown" else ""
+    if back:
+        return _app(app_id, "OutOfSync", now, Reason.ROLLED_BACK.value, back, sort)
+    return _app(app_id, "Synced", now, sort=sort)
+
+
+def _class_held(held: Held) -> Class:
+    if held.action is Action.UNKNOWN:
+        return "unknown" if held.reason is Reason.LIVE_STATE_UNKNOWN else ""
+    if held.action is Action.STOP:
+        return "orphan"
+    if held.drift or held.reason in _BY_HAND:
+        return _class_of(held.changes, created=held.action is Action.CREATE)
+    return ""
+
+
+def _class_of(changes: tuple[Change, ...], *, created: bool) -> Class:
+    if created:
+        return "missing"
+    if any(change.field in _CODE or change.field.startswith("replica ") for change in changes):
+        return "code"
+    return "credential" if changes and all(change.after.startswith("(secret") for change in changes) else "config"
+
+
+_CODE = frozenset({"artifact_id", "version", "files"})
 
 
 def _app(
@@ -106,20 +174,25 @@ def _app(
     now: Health,
     reason: str = "",
     message: str = "",
-    changes: list[dict[str, str]] | None = None,
+    sort: Class = "",
+    changes: tuple[Change, ...] = (),
 ) -> dict[str, Any]:
     return {
         "id": app_id,
         "sync": sync,
         "health": now,
+        "class": sort,
         "reason": reason,
         "message": message,
-        "changes": changes or [],
+        "changes": _changes(changes),
     }
 
 
 def _changes(changes: tuple[Change, ...]) -> list[dict[str, str]]:
-    return [{"field": change.field, "live": change.before, "desired": change.after} for change in changes]
+    return [
+        {"field": change.field, "path": change.path, "live": change.before, "desired": change.after}
+        for change in changes
+    ]
 
 
 def _workers(plan: Plan, results: Mapping[str, Outcome]) -> dict[str, Any] | None:

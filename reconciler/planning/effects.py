@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import ENTIRE
+from bioengine_runtime.contract.cluster import Compute, Slurm
 from bioengine_runtime.contract.code import ClassFacts, requirements, resources, runtime_env
 from bioengine_runtime.contract.status import NodeState
 from reconciler.planning.desired import DesiredApp
 from reconciler.planning.diff import Difference, Kind
 from reconciler.planning.live import LiveState
-from reconciler.planning.shown import listed
+from reconciler.planning.shown import count, listed
 from reconciler.planning.steps import Effect, Impact
 
 GIB = 2**30
@@ -33,20 +34,27 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What is free, less what earlier steps of the same plan take. `nodes` None: not known, or made when needed."""
+    """What is free, less what earlier steps of the same plan take. `nodes` None: not known, or made when needed; then
+    `slurm` says what one of them has at most, and `workers` how many there are now."""
 
     nodes: tuple[NodeState, ...] | None
     taken: Mapping[str, float]
+    slurm: Slurm | None = None
+    workers: tuple[NodeState, ...] = ()
 
     def without(self, needs: tuple[Need, ...] | None) -> Room:
         return replace(self, taken=_sum(self.taken, *(_times(need) for need in needs))) if needs else self
 
 
-def room_in(live: LiveState) -> Room:
-    """SLURM brings nodes when they are needed, so there is no telling what fits."""
+def room_in(live: LiveState, compute: Compute) -> Room:
+    """SLURM brings nodes when they are needed, so there only what no node could ever hold does not fit."""
     worker = live.worker
-    known = worker is not None and worker.mode != "slurm" and worker.nodes
-    return Room(tuple(sorted(worker.nodes, key=_node_name)) if worker is not None and known else None, {})
+    if worker is None or not worker.nodes:
+        return Room(None, {}, compute if isinstance(compute, Slurm) else None)
+    nodes = tuple(sorted(worker.nodes, key=_node_name))
+    if worker.mode != "slurm":
+        return Room(nodes, {})
+    return Room(None, {}, compute if isinstance(compute, Slurm) else None, tuple(n for n in nodes if not n.head))
 
 
 def _node_name(node: NodeState) -> str:
@@ -83,8 +91,10 @@ def _replicas(facts: ClassFacts, spec: AppSpec) -> int:
 def lacking(room: Room, needs: tuple[Need, ...] | None) -> str:
     """Why these replicas certainly cannot all be placed; "" when they may. Never a guess: a replica that fits on no
     node at all, or more in sum than the whole cluster has free."""
-    if room.nodes is None or needs is None:
+    if needs is None:
         return ""
+    if room.nodes is None:
+        return next((said for need in needs if room.slurm and (said := _too_big(need, room.slurm, room))), "")
     for need in needs:
         if need.replicas and not any(_fits(need.each, node.free) for node in room.nodes):
             return f"{need.class_name} needs {_amounts(need.each)}: " + listed(list(_short(need, room.nodes)))
@@ -95,6 +105,46 @@ def lacking(room: Room, needs: tuple[Need, ...] | None) -> str:
         return ""
     others = ", counting what this plan starts before" if room.taken else ""
     return f"all its replicas together need {_amounts(total)}; free is {_amounts(left, total)}{others}"
+
+
+def _too_big(need: Need, slurm: Slurm, room: Room) -> str:
+    """Memory is left out: how much of a job's memory Ray gives away is known on the node only."""
+    each = {name: amount for name, amount in need.each.items() if name != "memory"}
+    shape = _shape(slurm)
+    if not need.replicas or _fits(each, shape) or any(_fits(each, node.total) for node in room.workers):
+        return ""
+    return f"{need.class_name} needs {_amounts(each)}; a SLURM worker has {_amounts(shape)}"
+
+
+def _shape(slurm: Slurm) -> dict[str, float]:
+    return {"CPU": float(slurm.cpus), "GPU": float(slurm.gpus)}
+
+
+def where(room: Room, needs: tuple[Need, ...] | None) -> str:
+    """What each replica needs, and a node that has it: `Main 1 CPU, 1 GPU: gn07 (8 CPU, 1 GPU free)`."""
+    if not needs:
+        return ""
+    if room.nodes is not None:
+        return "; ".join(_place(need, room.nodes) for need in needs if need.replicas)
+    if room.slurm is None:
+        return ""
+    number, most = len(room.workers), room.slurm.workers.max
+    headroom = f"{max(most - number, 0)} of {count(most, 'SLURM worker')} may still start"
+    return "; ".join([*(_asked(need) for need in needs if need.replicas), headroom])
+
+
+def _place(need: Need, nodes: tuple[NodeState, ...]) -> str:
+    fitting = [node for node in nodes if _fits(need.each, node.free)]
+    if not fitting:
+        return f"{_asked(need)}: no node has it free"
+    others = f" and {len(fitting) - 1} more" if len(fitting) > 1 else ""
+    free = {name: fitting[0].free[name] for name in need.each}
+    return f"{_asked(need)}: {_node_name(fitting[0])} ({_amounts(free)} free){others}" if free else _asked(need)
+
+
+def _asked(need: Need) -> str:
+    times = f" {need.replicas} ×" if need.replicas > 1 else ""
+    return f"{need.class_name}{times} {_amounts(need.each) or 'nothing'}"
 
 
 def _short(need: Need, nodes: tuple[NodeState, ...]) -> Iterator[str]:
@@ -127,17 +177,26 @@ def _amounts(table: Mapping[str, float], names: Mapping[str, float] | None = Non
     )
 
 
-def effect_of(difference: Difference, room: Room, needs: tuple[Need, ...] | None, *, built: bool) -> Effect:
-    """`built`: the same code already runs as another app, so its environment is there."""
+def effect_of(
+    difference: Difference, room: Room, needs: tuple[Need, ...] | None, *, built: bool, usual_s: float | None = None
+) -> Effect:
+    """`built`: the same code already runs as another app, so its environment is there. `usual_s`: how long the app
+    usually takes to come up."""
     if difference.kind is Kind.REMOVE:
         return Effect(Impact.DELETE)
     if difference.wanted is None:
         return Effect(Impact.NONE)
     if difference.kind is Kind.CREATE:
-        return Effect(Impact.CREATE, rebuilds_env=False if built else _has_environment(difference.wanted))
+        rebuilds = False if built else _has_environment(difference.wanted)
+        return Effect(Impact.CREATE, rebuilds, takes_s=usual_s, room=where(room, needs))
     if difference.in_place:
         return Effect(Impact.IN_PLACE, rebuilds_env=False)
-    return _restart(difference, difference.wanted, room, needs, _rebuilds(difference, difference.wanted, built))
+    rebuilds = _rebuilds(difference, difference.wanted, built)
+    found = _restart(difference, difference.wanted, room, needs, rebuilds)
+    if found.impact is Impact.INTERRUPTION:
+        # The old replica is gone before the new one starts, so callers wait as long as an app takes to come up.
+        return replace(found, interruption_s=usual_s, takes_s=usual_s)
+    return replace(found, takes_s=usual_s, room=where(room, _one_more(needs)))
 
 
 def _rebuilds(difference: Difference, wanted: DesiredApp, built: bool) -> bool | None:

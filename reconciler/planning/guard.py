@@ -26,7 +26,7 @@ class Removals:
 
     @property
     def confirmed(self) -> bool:
-        return self.options.prune_confirmed >= self.number
+        return self.options.prune_confirmed == self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,14 @@ def _prune_is_off(removals: Removals) -> Refusal | None:
         return None
     message = "cluster.yaml does not name it, and policy.prune is off"
     return Refusal(Reason.PRUNE_DISABLED, message, "set policy.prune: true, or name the app again")
+
+
+def _confirmed_otherwise(removals: Removals) -> Refusal | None:
+    said = removals.options.prune_confirmed
+    if not said or removals.confirmed:
+        return None
+    message = f"{count(said, 'removal')} confirmed, and {count(removals.number, 'app')} would be stopped"
+    return Refusal(Reason.PRUNE_BUDGET_EXCEEDED, message, _confirm(removals))
 
 
 def _source_is_empty(removals: Removals) -> Refusal | None:
@@ -94,6 +102,7 @@ def _confirm(removals: Removals) -> str:
 RULES: tuple[Callable[[Removals], Refusal | None], ...] = (
     _seen_in_part,
     _prune_is_off,
+    _confirmed_otherwise,
     _source_is_empty,
     _history_is_another,
     _over_budget,

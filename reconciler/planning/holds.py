@@ -8,11 +8,14 @@ from typing import Protocol
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import AppState
 from reconciler.planning.desired import DesiredState
-from reconciler.planning.diff import Difference, Kind
+from reconciler.planning.diff import RUNNING_CODE, Difference, Kind
 from reconciler.planning.effects import Room, lacking, needs_of
 from reconciler.planning.live import LiveState
+from reconciler.planning.memory import Order
 from reconciler.planning.shown import count, listed
 from reconciler.planning.steps import Action, Held, PlanOptions, Reason
+from reconciler.planning.suspending import suspended
+from reconciler.planning.why import by_hand, rolled_back
 
 
 class Draft(Protocol):
@@ -30,11 +33,16 @@ class Draft(Protocol):
     def running(self) -> Mapping[str, AppState]: ...
     @property
     def of_app(self) -> Mapping[str, str]: ...
+    @property
+    def pins(self) -> Mapping[str, Order]: ...
 
 
-def first_hold(difference: Difference, draft: Draft) -> Held | None:
+Rule = Callable[[Difference, Draft], Held | None]
+
+
+def first_hold(difference: Difference, draft: Draft, rules: tuple[Rule, ...] | None = None) -> Held | None:
     """Why this difference is not acted on; None when it may be."""
-    return next((held for rule in RULES if (held := rule(difference, draft))), None)
+    return next((held for rule in rules or RULES if (held := rule(difference, draft))), None)
 
 
 ACTIONS: Mapping[Kind, Action] = {
@@ -53,7 +61,7 @@ def name_of(spec: AppSpec) -> str:
 
 def hold(difference: Difference, reason: Reason, message: str, fix: str = "") -> Held:
     action = ACTIONS.get(difference.kind, Action.UNKNOWN)
-    return Held(difference.app_id, reason, message, fix, action, difference.changes)
+    return Held(difference.app_id, reason, message, fix, action, difference.changes, difference.drift)
 
 
 def _invalid(difference: Difference, draft: Draft) -> Held | None:
@@ -76,7 +84,7 @@ def _blame(what: str, draft: Draft) -> str:
     return next((f": {unseen.why}" for unseen in draft.live.unseen if unseen.what == what), "")
 
 
-def not_targeted(difference: Difference, draft: Draft) -> Held | None:
+def _not_targeted(difference: Difference, draft: Draft) -> Held | None:
     targets = draft.options.targets
     if not targets or difference.app_id in targets:
         return None
@@ -93,13 +101,27 @@ def _foreign(difference: Difference, draft: Draft) -> Held | None:
     return hold(difference, Reason.OWNERSHIP_CONFLICT, message, "use another app id, or stop that app first")
 
 
-def _suspended(difference: Difference, draft: Draft) -> Held | None:
-    del draft
-    suspend = difference.wanted.suspend if difference.wanted else False
-    if suspend is False or suspend == "":
+def _unremembered(difference: Difference, draft: Draft) -> Held | None:
+    """Who cannot see the orders that people gave cannot know that there is none."""
+    if draft.live.remembered is not None:
         return None
-    message = f"suspended: {suspend}" if isinstance(suspend, str) else "suspended"
-    return hold(difference, Reason.SUSPENDED, message, "remove `suspend`")
+    message = f"we could not see whether somebody ordered to leave it as it is{_blame('memory', draft)}"
+    return hold(difference, Reason.LIVE_STATE_UNKNOWN, message)
+
+
+def _left_alone(difference: Difference, draft: Draft) -> Held | None:
+    """Suspended, in git or by an order."""
+    found = suspended(difference.app_id, difference.wanted, draft.live, draft.desired.revision.id)
+    return hold(difference, Reason.SUSPENDED, found.message, found.fix) if found else None
+
+
+def _rolled_back(difference: Difference, draft: Draft) -> Held | None:
+    """A pin that still holds here is one whose commit could not be read, so what runs is all there is to keep."""
+    pin = draft.pins.get(difference.app_id)
+    if pin is None:
+        return None
+    message = f"{rolled_back(pin)}, which could not be read; what runs is kept"
+    return hold(difference, Reason.ROLLED_BACK, message, f"push a change, or reconcile resume {difference.app_id}")
 
 
 def _under_way(difference: Difference, draft: Draft) -> Held | None:
@@ -124,14 +146,37 @@ def _rejected(difference: Difference, draft: Draft) -> Held | None:
     if difference.mended:
         return None
     message = f"this version was tried and did not come up: {rejected.reason}"
-    return hold(difference, Reason.BAD_COMMIT, message, "push a change, or try again with --force")
+    app_id = difference.app_id
+    fix = f"push a change or a revert; or reconcile rollback {app_id}; or, to try again, reconcile retry {app_id}"
+    return hold(difference, Reason.BAD_COMMIT, message, fix)
+
+
+def _other_code(difference: Difference, draft: Draft) -> Held | None:
+    """Asking for the same again would change nothing: what runs was deployed as wanted already."""
+    del draft
+    if difference.fields != frozenset({RUNNING_CODE}):
+        return None
+    message = "it was deployed as wanted, and a replica says that it runs other code"
+    fix = f"bioengine apps stop {difference.app_id}; it is then started anew"
+    return hold(difference, Reason.CODE_MISMATCH, message, fix)
 
 
 def _left_as_it_is(difference: Difference, draft: Draft) -> Held | None:
-    if not difference.drift or draft.desired.cluster.policy.self_heal:
+    """An app that is gone is always brought back: machines lose apps, too, and mean nothing by it."""
+    wanted = difference.wanted
+    if wanted is None or not difference.drift or difference.kind is not Kind.UPDATE:
         return None
-    message = "live differs from git (drift), and policy.self_heal is off"
-    return hold(difference, Reason.SELF_HEAL_DISABLED, message, "set policy.self_heal: true to undo it")
+    own = wanted.self_heal is not None
+    mode = wanted.self_heal if wanted.self_heal is not None else draft.desired.cluster.policy.self_heal
+    where = f"apps.{difference.app_id}.self_heal" if own else "policy.self_heal"
+    if mode is True:
+        return None
+    hand = by_hand(difference.running)
+    if mode is False:
+        message = f"changed and taken as meant: {where} is false{hand}"
+        return hold(difference, Reason.DRIFT_ACCEPTED, message, f"set {where}: true to undo it, or write it into git")
+    message = f"live differs from git (drift), and {where} is {mode}{hand}"
+    return hold(difference, Reason.SELF_HEAL_DISABLED, message, f"set {where}: true to undo it")
 
 
 def _no_code(difference: Difference, draft: Draft) -> Held | None:
@@ -181,6 +226,9 @@ def _dependency(difference: Difference, draft: Draft) -> Held | None:
         return None
     for needed in sorted(difference.wanted.depends_on):
         app = draft.running.get(needed)
+        if app is not None and app.updating and needed not in draft.of_app and not draft.options.force:
+            message = f"it depends on {needed}, whose new version is not called good yet"
+            return hold(difference, Reason.UPDATING, message)
         if needed not in draft.of_app and (app is None or app.status != "RUNNING"):
             state = app.status if app else "not running"
             message = f"it depends on {needed}, which is {state} and not in this plan"
@@ -188,12 +236,15 @@ def _dependency(difference: Difference, draft: Draft) -> Held | None:
     return None
 
 
-RULES: tuple[Callable[[Difference, Draft], Held | None], ...] = (
+RULES: tuple[Rule, ...] = (
     _invalid,
     _unseen,
-    not_targeted,
+    _not_targeted,
     _foreign,
-    _suspended,
+    _unremembered,
+    _left_alone,
+    _rolled_back,
+    _other_code,
     _under_way,
     _rejected,
     _left_as_it_is,
@@ -201,3 +252,5 @@ RULES: tuple[Callable[[Difference, Draft], Held | None], ...] = (
     _no_room,
     _dependency,
 )
+REMOVAL_RULES: tuple[Rule, ...] = (_not_targeted, _unremembered, _left_alone)
+"""For each removal by itself; guard.py judges them together."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, assert_never
 
 from bioengine_runtime.contract.app import AppSpec
-from bioengine_runtime.contract.base import SecretFromEnv
 from reconciler.planning.digest import digest_of
 from reconciler.planning.render_text import summary
+from reconciler.planning.shown import duration
 from reconciler.planning.steps import (
     DeployApp,
     Effect,
@@ -29,11 +30,16 @@ from reconciler.planning.steps import (
     UploadArtifact,
     Verb,
 )
+from reconciler.planning.timing import longest_path, waves
 
 FORMAT_VERSION = "1.0"
 """Fields are only added while the first number stays."""
 
-_UNSIGNED = frozenset({"digest", "created_at"})
+_UNSIGNED = frozenset({"digest"})
+_FORECAST = frozenset({"note", "interruption_s", "takes_s", "room"})
+"""Of an effect: what varies with free resources and with what was learned, and decides nothing."""
+CLOCKS_DIFFER_S = 300.0
+"""So far the clock of the machine that made a plan may be ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +57,37 @@ class SavedPlan:
 
 
 def to_json(plan: Plan, created_at: str) -> dict[str, Any]:
-    """The document; `digest` covers all of it but `created_at`."""
-    content = {**_content(plan), "plan_digest": digest(plan)}
-    return {
+    """The document; `digest` covers all of it."""
+    content = {
         "format_version": FORMAT_VERSION,
-        "digest": digest_of({"format_version": FORMAT_VERSION, **content}),
         "created_at": created_at,
-        **content,
+        "id": plan.id,
+        **_content(plan),
+        "plan_digest": digest(plan),
     }
+    return {"digest": digest_of(content), **content}
+
+
+def id_of(plan: Plan) -> str:
+    """`p-9c1e7d2-5b0e13c4`, by which people name a plan. Eight digits, because approving one must not approve another
+    that somebody made to fit."""
+    return f"p-{plan.revision.commit[:7]}-{digest(plan).removeprefix('sha256:')[:8]}"
+
+
+def out_of_date(saved: SavedPlan, *, valid_s: float, now: float) -> str:
+    """Why a saved plan is too old, in a sentence; "" when it is not. `now` in seconds since the epoch."""
+    try:
+        made = datetime.fromisoformat(saved.created_at)
+    except ValueError:
+        made = None
+    if made is None or made.tzinfo is None:
+        return f"it does not say when it was made (created_at is {saved.created_at!r})"
+    age_s = now - made.timestamp()
+    if age_s < -CLOCKS_DIFFER_S:
+        return f"it says that it was made {duration(-age_s)} from now; compare the clocks"
+    if age_s > valid_s:
+        return f"it was made {duration(age_s)} ago, and policy.plan_valid_s is {valid_s:g}"
+    return ""
 
 
 def digest(plan: Plan) -> str:
@@ -138,7 +167,7 @@ def _decisions(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decided_step(step: Mapping[str, Any]) -> dict[str, Any]:
-    effect = {key: value for key, value in step["effect"].items() if key != "note"}
+    effect = {key: value for key, value in step["effect"].items() if key not in _FORECAST}
     return {**{key: step[key] for key in ("address", "kind", "needs", "pre", "args", "drift")}, "effect": effect}
 
 
@@ -147,7 +176,7 @@ def _decided_held(held: Mapping[str, Any]) -> list[str]:
 
 
 def _content(plan: Plan) -> dict[str, Any]:
-    revision = plan.revision
+    revision, gate, path, number = plan.revision, plan.gate, longest_path(plan), waves(plan)
     return {
         "cluster": plan.cluster,
         "source": {
@@ -170,7 +199,10 @@ def _content(plan: Plan) -> dict[str, Any]:
             "unseen": [{"what": unseen.what, "why": unseen.why} for unseen in plan.unseen],
         },
         "summary": summary(plan),
-        "steps": [_step(step) for step in plan.steps],
+        "gate": {"reason": gate.reason.value, "message": gate.message, "fix": gate.fix} if gate else None,
+        "valid_s": plan.valid_s,
+        "longest_path_s": None if path.unknown else path.seconds,
+        "steps": [_step(step, number) for step in plan.steps],
         "held": [_held(held) for held in plan.held],
         "problems": [
             {"where": str(problem.where), "message": problem.message, "fix": problem.fix, "app_id": problem.app_id}
@@ -178,15 +210,17 @@ def _content(plan: Plan) -> dict[str, Any]:
         ],
         "unchanged": list(plan.unchanged),
         "unused": list(plan.unused),
+        "ignored": list(plan.accepted),
         "notes": list(plan.notes),
     }
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: Step, wave: Mapping[str, int]) -> dict[str, Any]:
     return {
         "address": step.address,
         "kind": KINDS[type(step.verb)],
         "app_id": step.app_id,
+        "wave": wave.get(step.app_id or ""),
         "needs": list(step.needs),
         "pre": dict(step.pre),
         "args": _arguments(step.verb),
@@ -209,7 +243,10 @@ def _held(held: Held) -> dict[str, Any]:
 
 
 def _changes(of: Step | Held) -> list[dict[str, str]]:
-    return [{"field": change.field, "before": change.before, "after": change.after} for change in of.changes]
+    return [
+        {"field": change.field, "path": change.path, "before": change.before, "after": change.after}
+        for change in of.changes
+    ]
 
 
 def _effect(effect: Effect) -> dict[str, Any]:
@@ -218,6 +255,8 @@ def _effect(effect: Effect) -> dict[str, Any]:
         "rebuilds_env": effect.rebuilds_env,
         "interruption_s": effect.interruption_s,
         "note": effect.note,
+        "takes_s": effect.takes_s,
+        "room": effect.room,
     }
 
 
@@ -263,7 +302,7 @@ def _code(spec: AppSpec) -> dict[str, Any]:
 def _secrets(table: SecretTable) -> dict[str, str]:
     """Class/NAME → where its value is read from."""
     return {
-        f"{class_name}/{name}": f"env:{ref.env}" if isinstance(ref, SecretFromEnv) else f"file:{ref.file}"
+        f"{class_name}/{name}": ref.described()
         for class_name, secrets in sorted(table.items())
         for name, ref in sorted(secrets.items())
     }

@@ -7,13 +7,15 @@ of one folder, because steps are keyed by address.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.cluster import Slurm
 from bioengine_runtime.contract.status import AppState
+from reconciler.planning import plan_file
+from reconciler.planning.credentials import Ends, credentials
 from reconciler.planning.desired import AppCode, DesiredApp, DesiredState
 from reconciler.planning.diff import (
     CLUSTER_FILE,
@@ -25,10 +27,14 @@ from reconciler.planning.diff import (
 )
 from reconciler.planning.digest import live_digest
 from reconciler.planning.effects import ENVIRONMENT_FIELDS, Room, effect_of, needs_of, room_in
+from reconciler.planning.gate import gate_of
 from reconciler.planning.guard import Removals, refuse
-from reconciler.planning.holds import first_hold, hold, name_of, not_targeted
+from reconciler.planning.holds import REMOVAL_RULES, first_hold, hold, name_of
+from reconciler.planning.ignoring import accepted
 from reconciler.planning.live import LiveState, Unseen
+from reconciler.planning.memory import Order
 from reconciler.planning.problems import Location, Problem
+from reconciler.planning.rollbacks import gone_back, not_read
 from reconciler.planning.steps import (
     DeployApp,
     Effect,
@@ -43,22 +49,31 @@ from reconciler.planning.steps import (
     UpdateApp,
     UploadArtifact,
 )
-from reconciler.planning.why import commit_of, notes, why
+from reconciler.planning.timing import usual_s
+from reconciler.planning.why import commit_of, notes, rolled_back, why
 
 __all__ = ["PlanOptions", "plan"]
 
 NO_OPTIONS = PlanOptions()
+NO_ENDS: Ends = {}
 
 
-def plan(desired: DesiredState, live: LiveState, fingerprints: Fingerprints, options: PlanOptions = NO_OPTIONS) -> Plan:
-    """What to do, in an order in which it can be done, and what is held."""
+def plan(
+    desired: DesiredState,
+    live: LiveState,
+    fingerprints: Fingerprints,
+    options: PlanOptions = NO_OPTIONS,
+    ends: Ends = NO_ENDS,
+) -> Plan:
+    """What to do, in an order in which it can be done, and what is held. `ends`: when tokens end, as far as known."""
     found = differences(desired, live, fingerprints)
-    draft = _Draft(desired, live, options, room_in(live), live.apps)
+    back, room = gone_back(desired, live), room_in(live, desired.cluster.compute)
+    draft = _Draft(desired, live, options, room, live.apps, back, not_read(desired, live))
     for difference in _in_order(found, desired):
         draft.settle(difference)
     draft.settle_removals([difference for difference in found if difference.kind is Kind.REMOVE])
     different = {difference.app_id for difference in found}
-    return Plan(
+    made = Plan(
         cluster=desired.cluster.name,
         revision=desired.revision,
         steps=tuple(draft.steps.values()),
@@ -72,7 +87,28 @@ def plan(desired: DesiredState, live: LiveState, fingerprints: Fingerprints, opt
         worker=live.worker.service_id if live.worker else "",
         scope=tuple(sorted(options.targets)),
         options=options,
+        valid_s=desired.cluster.policy.plan_valid_s,
+        orphans=tuple(_orphans(desired, live)),
+        accepted=tuple(_accepted(desired, live, different)),
+        rolled_back=tuple((app_id, rolled_back(pin)) for app_id, pin in sorted(back.items())),
+        credentials=tuple(credentials(desired, live, fingerprints, ends)),
     )
+    made = replace(made, id=plan_file.id_of(made))
+    return replace(made, gate=gate_of(made, desired.cluster.policy, live))
+
+
+def _orphans(desired: DesiredState, live: LiveState) -> Iterator[str]:
+    for app_id, app in sorted(live.apps.items()):
+        named = app_id in desired.apps or app_id in desired.broken
+        if not named and (app.provenance is None or app.provenance.owner != desired.cluster.name):
+            yield app_id
+
+
+def _accepted(desired: DesiredState, live: LiveState, different: Collection[str]) -> Iterator[str]:
+    for app_id in sorted(desired.apps.keys() & live.apps.keys() - different):
+        wanted, before = desired.apps[app_id], live.apps[app_id].spec
+        if wanted.ignore and before is not None:
+            yield from (f"{app_id}: {pointer}" for pointer in accepted(before, wanted.spec, wanted.ignore))
 
 
 def _place(problem: Problem) -> tuple[Location, str]:
@@ -109,6 +145,8 @@ class _Draft:
     options: PlanOptions
     room: Room
     running: Mapping[str, AppState]
+    back: Mapping[str, Order]
+    pins: Mapping[str, Order]
     steps: dict[str, Step] = field(default_factory=dict[str, Step])
     held: list[Held] = field(default_factory=list[Held])
     of_app: dict[str, str] = field(default_factory=dict[str, str])
@@ -130,7 +168,7 @@ class _Draft:
     def settle_removals(self, found: list[Difference]) -> None:
         meant: list[Difference] = []
         for difference in found:
-            held = not_targeted(difference, self)
+            held = first_hold(difference, self, REMOVAL_RULES)
             if held:
                 self.held.append(held)
             else:
@@ -185,7 +223,8 @@ class _Draft:
         before = () if difference.in_place else self._code_ready(difference, wanted)
         others = tuple(self.of_app[needed] for needed in sorted(wanted.depends_on) if needed in self.of_app)
         needs = needs_of(wanted)
-        effect = effect_of(difference, self.room, needs, built=_environment(spec) in self.code_that_runs)
+        built = _environment(spec) in self.code_that_runs
+        effect = effect_of(difference, self.room, needs, built=built, usual_s=usual_s(app_id, self.live))
         verb, word = (DeployApp, "deploy") if difference.kind is Kind.CREATE else (UpdateApp, "update")
         address = f"{word} {app_id}"
         self.of_app[app_id] = address
@@ -193,7 +232,7 @@ class _Draft:
             Step(
                 address=address,
                 verb=verb(spec, wanted.secrets, wanted.provenance),
-                why=why(difference, wanted, self.desired),
+                why=why(difference, wanted, self.desired, self.back.get(app_id)),
                 app_id=app_id,
                 needs=tuple(dict.fromkeys(before + others)),
                 pre=_digest_now(difference.running),

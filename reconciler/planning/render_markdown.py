@@ -14,12 +14,14 @@ from reconciler.planning.render_text import effect_text, heading, interruptions,
 from reconciler.planning.render_text import render as render_text
 from reconciler.planning.shown import count, plain
 from reconciler.planning.steps import DeployApp, Held, Plan, ScaleWorkers, Step, StopApp, UpdateApp
+from reconciler.planning.timing import waves
 
 LIMIT = 65_536
 """Characters that a comment may have."""
 
 ROWS = 100
 CELL_LIMIT = 160
+GATE_LIMIT = 300
 _ROOM_FOR_FRAME = 600
 _SPECIAL = re.compile(r"[^A-Za-z0-9 ,;=→…±≥≤·]")
 
@@ -32,7 +34,8 @@ def marker(cluster: str) -> str:
 def render(plan: Plan) -> str:
     """The comment; never longer than a comment may be."""
     head = "\n".join(_head(plan))
-    tail = f"\n\n{code(plan.revision.short)}; it is made again from what runs when it is applied.\n"
+    named = f"plan {code(plan.id)} for " if plan.id else ""
+    tail = f"\n\n{named}{code(plan.revision.short)}; it is made again from what runs when it is applied.\n"
     room = LIMIT - len(head) - len(tail) - _ROOM_FOR_FRAME
     return head + _details(render_text(plan, command="").plain, room) + tail
 
@@ -56,7 +59,13 @@ def _head(plan: Plan) -> Iterator[str]:
         seen_not = ", ".join(code(unseen.what) for unseen in plan.unseen)
         yield f"**Incomplete:** {seen_not} could not be seen; nothing is said about what could not be seen."
         yield ""
-    rows = [row for step in plan.steps if (row := _step(step))] + [_held(held) for held in plan.held]
+    if plan.gate:
+        yield f"**Waits ({plan.gate.reason}):** {code(plan.gate.message, GATE_LIMIT)}"
+        yield ""
+    wave = waves(plan)
+    many = max(wave.values(), default=1) > 1
+    steps = [row for step in plan.steps if (row := _step(step, wave.get(step.app_id or "", 1) if many else 0))]
+    rows = steps + [_held(held) for held in plan.held]
     if not rows:
         yield "Nothing to do."
         return
@@ -68,10 +77,11 @@ def _head(plan: Plan) -> Iterator[str]:
         yield f"… and {count(len(rows) - ROWS, 'more row')}."
 
 
-def _step(step: Step) -> str | None:
+def _step(step: Step, wave: int) -> str | None:
     if not isinstance(step.verb, ScaleWorkers | DeployApp | UpdateApp | StopApp):
         return None
     symbol, word = heading(step)
+    word += f" · wave {wave}" if wave else ""
     return _row(code(symbol), code(step.app_id or "workers"), word, code(step.why), code(effect_text(step.effect)))
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.manifest import AuthorizedUsers
-from reconciler.planning.shown import count, listed, plain, size
+from reconciler.planning.shown import at, count, duration, listed, plain, size
 from reconciler.planning.steps import (
     Action,
     Change,
@@ -22,6 +22,7 @@ from reconciler.planning.steps import (
     Impact,
     Plan,
     PrepareRuntimeEnv,
+    Reason,
     ScaleWorkers,
     Step,
     StopApp,
@@ -29,6 +30,7 @@ from reconciler.planning.steps import (
     UploadArtifact,
     Verb,
 )
+from reconciler.planning.timing import longest_path, waves
 
 SYMBOLS: Mapping[Impact, tuple[str, str]] = {
     Impact.NONE: ("~", "yellow"),
@@ -99,7 +101,7 @@ def summary(plan: Plan) -> str:
 def interruptions(plan: Plan) -> tuple[str, ...]:
     """`model-runner (time not known)` for each app that callers will miss for a while."""
     return tuple(
-        f"{step.app_id} ({_seconds(step.effect.interruption_s)})"
+        f"{step.app_id} ({_about(step.effect.interruption_s)})"
         for step in plan.steps
         if step.effect.impact is Impact.INTERRUPTION
     )
@@ -126,9 +128,9 @@ def _effect_parts(effect: Effect) -> Iterator[str]:
         case Impact.IN_PLACE:
             yield "no restart, interruption 0 s"
         case Impact.ROLLING_RESTART:
-            yield f"rolling restart, interruption {_seconds(effect.interruption_s)}"
+            yield "rolling restart, interruption 0 s"
         case Impact.INTERRUPTION:
-            yield f"PREDICTED INTERRUPTION, {_seconds(effect.interruption_s)}"
+            yield f"PREDICTED INTERRUPTION, {_about(effect.interruption_s)}"
         case Impact.DELETE:
             yield "the app is gone for its callers"
         case _:
@@ -139,21 +141,25 @@ def _effect_parts(effect: Effect) -> Iterator[str]:
         yield "its environment may have to be built first"
     if effect.note:
         yield effect.note
+    if effect.takes_s is not None and effect.impact is not Impact.INTERRUPTION:
+        yield f"up in {_about(effect.takes_s)}"
 
 
-def _seconds(seconds: float | None) -> str:
-    return "time not known" if seconds is None else f"{seconds:.3g} s"
+def _about(seconds: float | None) -> str:
+    return "time not known" if seconds is None else f"≈ {duration(seconds)}"
 
 
 def _lines(plan: Plan, command: str) -> Iterator[Line]:
     yield from _header(plan)
     by_address = {step.address: step for step in plan.steps}
-    shared = _used_by(plan, by_address)
+    shared, wave = _used_by(plan, by_address), waves(plan)
     for step in plan.steps:
         if isinstance(step.verb, ScaleWorkers | DeployApp | UpdateApp | StopApp):
-            yield from _block(step, by_address, shared)
+            number = wave.get(step.app_id or "", 1) if max(wave.values(), default=1) > 1 else 0
+            yield from _block(step, by_address, shared, number)
     for held in plan.held:
-        yield from _held(held)
+        if held.reason is not Reason.DRIFT_ACCEPTED:
+            yield from _held(held)
     yield from _folders(plan)
     yield from _footer(plan, command)
 
@@ -179,22 +185,26 @@ def _header(plan: Plan) -> Iterator[Line]:
         yield ()
 
 
-def _block(step: Step, steps: Mapping[str, Step], shared: Mapping[str, tuple[str, ...]]) -> Iterator[Line]:
+def _block(step: Step, steps: Mapping[str, Step], shared: Mapping[str, tuple[str, ...]], wave: int) -> Iterator[Line]:
+    """`wave` 0: there is but one."""
     symbol, word = heading(step)
+    word += f" · wave {wave}" if wave else ""
     style = SYMBOLS[step.effect.impact][1]
     yield _title(symbol, step.app_id or "workers", word, style)
     yield _row("because", step.why)
     for change in step.changes:
         yield _change(change)
-    for at, needed in enumerate(_chain(step, steps)):
+    for number, needed in enumerate(_chain(step, steps)):
         others = [app for app in shared.get(needed.address, ()) if app != step.app_id]
         note = f" (shared with {listed(others)})" if others and needed is not step else ""
-        yield _row("" if at else "steps", f"{verb_text(needed.verb)}{note}")
+        yield _row("" if number else "steps", f"{verb_text(needed.verb)}{note}")
     others = [steps[address].app_id or address for address in step.needs if _is_of_app(steps[address])]
     if others:
         yield _row("after", listed(others))
     if isinstance(step.verb, DeployApp):
         yield _row("callers", callers(step.verb.spec.authorized_users))
+    if step.effect.room:
+        yield _row("room", step.effect.room)
     yield _row("effect", effect_text(step.effect))
     yield ()
 
@@ -228,26 +238,52 @@ def _held(held: Held) -> Iterator[Line]:
 
 
 def _folders(plan: Plan) -> Iterator[Line]:
+    meant = [held for held in plan.held if held.reason is Reason.DRIFT_ACCEPTED]
+    for held in meant:
+        fields = listed([f"{change.field} {change.before or 'nothing'}" for change in held.changes])
+        yield _plain(plain(f"Taken as meant: {held.app_id} runs with {fields} ({held.message})", MESSAGE_LIMIT))
+    for app_id, said in plan.rolled_back:
+        yield _plain(plain(f"Rolled back: {app_id}, {said}", MESSAGE_LIMIT))
+    if plan.orphans:
+        yield _plain(f"Not ours and not in git, left alone: {listed(plan.orphans)}")
+    for one in plan.credentials:
+        if one.ends is not None:
+            yield _plain(f"Ends soon: {one.app_id}: {one.name} on {at(one.ends)}; give it a new value")
     for folder in plan.unused:
         yield _plain(f"Not deployed: {folder} (no app in cluster.yaml names it)")
     for note in plan.notes:
         yield _plain(f"Note: {plain(note, MESSAGE_LIMIT)}")
-    if plan.unused or plan.notes:
+    if meant or plan.rolled_back or plan.orphans or plan.credentials or plan.unused or plan.notes:
         yield ()
 
 
 def _footer(plan: Plan, command: str) -> Iterator[Line]:
     unseen = "; ".join(f"{unseen.what} ({plain(unseen.why, MESSAGE_LIMIT)})" for unseen in plan.unseen)
     yield _plain(f"Unknown: {unseen or 'nothing'}.")
+    if plan.accepted:
+        yield _plain(f"Ignored differences: {len(plan.accepted)} ({listed(plan.accepted)}).")
     yield _plain(f"Unchanged: {count(len(plan.unchanged), 'app')}.")
     yield ((summary(plan), "bold"),)
-    missed = interruptions(plan)
-    if missed:
-        yield _plain(f"Interruptions: {listed(missed)}.")
+    if times := "  ".join(_times(plan)):
+        yield _plain(times)
+    if plan.steps and plan.id:
+        yield _plain(f"Plan id {plan.id}, valid {duration(plan.valid_s)} or until what runs changes.")
+    if plan.gate:
+        yield ((f"Waits ({plan.gate.reason}): {plan.gate.message}.", "bold yellow"),)
     if command:
         yield ()
         yield _plain("Apply it with:" if plan.steps else "Nothing to apply. Next:")
         yield ((f"    {command}", "bold"),)
+
+
+def _times(plan: Plan) -> Iterator[str]:
+    missed, path = interruptions(plan), longest_path(plan)
+    if missed:
+        yield f"Interruptions: {listed(missed)}."
+    if path.seconds and path.unknown:
+        yield f"Longest path at least {duration(path.seconds)} (never timed: {listed(path.unknown)})."
+    elif path.seconds:
+        yield f"Longest path ≈ {duration(path.seconds)}."
 
 
 def verb_text(verb: Verb) -> str:

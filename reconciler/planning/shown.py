@@ -75,6 +75,14 @@ def at(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def duration(seconds: float) -> str:
+    """For people: `7 s`, `4 min`, `1.5 h`."""
+    for unit, factor in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * factor:
+            return f"{seconds / factor:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
 def size(number: int) -> str:
     """Bytes for people: `214 kB`."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

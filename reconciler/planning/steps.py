@@ -71,11 +71,14 @@ Verb = ScaleWorkers | UploadArtifact | PrepareRuntimeEnv | DeployApp | UpdateApp
 
 
 class Reason(StrEnum):
-    """Why a difference is not acted on. Closed: a program may match on these."""
+    """Why a difference is not acted on, or a plan not carried out. Closed: a program may match on these."""
 
+    APPROVAL_REQUIRED = "ApprovalRequired"
     ARTIFACT_CONFLICT = "ArtifactConflict"
     BAD_COMMIT = "BadCommit"
+    CODE_MISMATCH = "CodeMismatch"
     DEPENDENCY_NOT_READY = "DependencyNotReady"
+    DRIFT_ACCEPTED = "DriftAccepted"
     HISTORY_REWRITTEN = "HistoryRewritten"
     INSUFFICIENT_CAPACITY = "InsufficientCapacity"
     INVALID_DECLARATION = "InvalidDeclaration"
@@ -84,11 +87,13 @@ class Reason(StrEnum):
     OWNERSHIP_CONFLICT = "OwnershipConflict"
     PRUNE_BUDGET_EXCEEDED = "PruneBudgetExceeded"
     PRUNE_DISABLED = "PruneDisabled"
+    ROLLED_BACK = "RolledBack"
     SELF_HEAL_DISABLED = "SelfHealDisabled"
     SOURCE_EMPTY = "SourceEmpty"
     SUSPENDED = "Suspended"
     UPDATING = "Updating"
     VERSION_UNKNOWN = "VersionUnknown"
+    WINDOW_CLOSED = "WindowClosed"
 
 
 class Impact(Enum):
@@ -110,6 +115,10 @@ class Effect:
     rebuilds_env: bool | None = False
     interruption_s: float | None = 0.0
     note: str = ""
+    takes_s: float | None = None
+    """How long the app usually takes to come up, learned from its earlier deployments; None: not known."""
+    room: str = ""
+    """What its replicas need, and where that is free; "" when either is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,18 @@ class Change:
     field: str
     before: str = ""
     after: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where in the app's spec it is, as a JSON pointer; "" for what is no part of the spec.
+
+        >>> Change("env.*.MODE").path
+        '/env/*/MODE'
+        """
+        parts = self.field.split(".", 2)
+        if parts[0] not in AppSpec.model_fields:
+            return ""
+        return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +178,32 @@ class Held:
     fix: str = ""
     action: Action = Action.UNKNOWN
     changes: tuple[Change, ...] = ()
+    drift: bool = False
+    """No commit asked for the difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Why a reconciler that runs by itself may not carry out a plan now. Its steps are what they would be."""
+
+    reason: Reason
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A secret of an app that needs somebody's eye: it ends at `ends` (seconds since the epoch), or, None, it could
+    not be read here, so nobody knows. `name` is Class/NAME."""
+
+    app_id: str
+    name: str
+    ends: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What a person asks of one plan. `prune_confirmed`: so many removals are meant, whatever the budget says;
+    """What a person asks of one plan. `prune_confirmed`: exactly so many removals are meant, whatever the budget says;
     `force`: try again what was rejected, and do not wait for an update that is under way."""
 
     targets: frozenset[str] = frozenset()
@@ -171,7 +213,9 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Ordered steps, and what is held. `unchanged` and `unused` (folders no instance names) are for the reader."""
+    """Ordered steps, and what is held. `unchanged` and `unused` (folders no instance names) are for the reader.
+
+    `id` names it to people: it stays the same as long as what is planned, and what it was planned from, stays."""
 
     cluster: str
     revision: Revision
@@ -186,6 +230,17 @@ class Plan:
     worker: str = ""
     scope: tuple[str, ...] = field(default=())
     options: PlanOptions = PlanOptions()
+    id: str = ""
+    gate: Gate | None = None
+    valid_s: float = 0.0
+    """How long it may be applied after it was saved."""
+    accepted: tuple[str, ...] = ()
+    """Differences that `ignore` says are none: `app: /pointer`."""
+    credentials: tuple[Credential, ...] = ()
+    orphans: tuple[str, ...] = ()
+    """Apps that run here, and are neither ours nor named."""
+    rolled_back: tuple[tuple[str, str], ...] = ()
+    """(app id, by whom and why): apps that run as an older commit has them, until git asks for something else."""
 
     @property
     def empty(self) -> bool:

@@ -12,9 +12,10 @@ from typing import Any
 from bioengine_runtime.contract.status import AppState
 from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.drift import report
+from reconciler.planning.ignoring import fields_left
 from reconciler.planning.live import LiveState
 from reconciler.planning.render_text import effect_text
-from reconciler.planning.shown import at, plain
+from reconciler.planning.shown import at, count, plain
 from reconciler.planning.steps import Change, Held, Plan, Step
 from reconciler.planning.why import by_hand, commit_of
 
@@ -38,18 +39,22 @@ class Story:
 
 def explain(app_id: str, desired: DesiredState, live: LiveState, plan: Plan) -> Story:
     """Why an app is as it is, and what will become of it."""
-    stands = next(app for app in report(plan, live)["apps"] if app["id"] == app_id)
+    stands = next((app for app in report(plan, live)["apps"] if app["id"] == app_id), _NOT_OURS)
     wanted, running = desired.apps.get(app_id), live.apps.get(app_id)
     ok = (stands["sync"], stands["health"]) == ("Synced", "Healthy")
     step = next((one for one in plan.steps if one.app_id == app_id), None)
     held = next((one for one in plan.held if one.app_id == app_id), None)
     rows = [
         ("state", f"{stands['sync']}, {stands['health']}"),
+        *([("drift", stands["class"])] if stands["class"] else []),
         ("wanted", _wanted(app_id, wanted, desired)),
         ("runs", _runs(running, live)),
         *(("differs", _change(change)) for change in (step.changes if step else held.changes if held else ())),
         *_said(running),
+        *_proof(running),
         *_to_come(step, held),
+        *(("held", said) for back, said in plan.rolled_back if back == app_id),
+        *([("waits", f"{plan.gate.reason}: {plain(plan.gate.message)}")] if plan.gate and step else []),
         ("next", _next(app_id, step, held, ok)),
     ]
     return Story(app_id, ok, tuple(rows))
@@ -61,6 +66,10 @@ def trace(app_id: str, desired: DesiredState, live: LiveState) -> Story:
     links = [*_source_links(wanted, desired), *_stored_link(wanted, live), *_running_links(wanted, running, live)]
     ok = wanted is not None and all(holds for _, _, holds in links)
     return Story(app_id, ok, tuple((name, f"{_SIGN[holds]} {text}") for name, text, holds in links))
+
+
+_NOT_OURS = {"sync": "Unknown", "health": "Unknown", "class": "orphan"}
+"""How an app stands that runs here, and is neither ours nor named."""
 
 
 Link = tuple[str, str, bool | None]
@@ -113,6 +122,17 @@ def _said(running: AppState | None) -> Iterator[tuple[str, str]]:
         yield from (("log", plain(line)) for line in running.rejected.log_lines[-LOG_LINES:])
 
 
+def _proof(running: AppState | None) -> Iterator[tuple[str, str]]:
+    """What the replicas themselves say they run."""
+    if running is None or running.spec is None or not running.replicas:
+        return
+    wanted = running.spec.code_digest()
+    told = [one.code_digest == wanted for one in running.replicas if one.code_digest]
+    silent = len(running.replicas) - len(told)
+    said = f"{sum(told)} of {count(len(told), 'replica')} that said what they run run this code"
+    yield "proof", said + (f"; {silent} said nothing" if silent else "")
+
+
 def _to_come(step: Step | None, held: Held | None) -> Iterator[tuple[str, str]]:
     if step:
         yield "because", step.why
@@ -162,12 +182,21 @@ def _running_links(wanted: DesiredApp | None, running: AppState | None, live: Li
     if running is None:
         yield "app", "does not run" if live.worker else "no worker answered", False if live.worker else None
         return
-    same = wanted is not None and running.digest == wanted.spec.digest()
+    same = wanted is not None and _as_wanted(wanted, running)
     yield "app", f"{_runs(running, live)}, digest {(running.digest or 'none')[:12]}", same
-    code = wanted.spec.code_digest() if wanted else None
+    spec = running.spec if same else wanted.spec if wanted else None
+    code = spec.code_digest() if spec else None
     for replica in sorted(running.replicas, key=lambda one: (one.deployment, one.replica_id)):
         place = f"{replica.deployment} {replica.replica_id}, {replica.state}, pid {replica.pid}, node {replica.node_id}"
         said = f"runs {replica.code_digest[:12]}" if replica.code_digest else "has not said what it runs"
         yield "replica", f"{place}, {said}", replica.code_digest == code if replica.code_digest else None
     if running.service_id:
         yield "service", running.service_id, True
+
+
+def _as_wanted(wanted: DesiredApp, running: AppState) -> bool:
+    if running.digest == wanted.spec.digest():
+        return True
+    if running.spec is None or not wanted.ignore:
+        return False
+    return not fields_left(running.spec, wanted.spec, wanted.ignore)

@@ -8,13 +8,19 @@ from bioengine_runtime.contract.status import AppState
 from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.diff import CLUSTER_FILE, SECRET_VALUES, STATUS, Difference, Fingerprints, Kind, not_compared
 from reconciler.planning.live import LiveState
+from reconciler.planning.memory import Order
 from reconciler.planning.shown import at, count, listed, plain
 from reconciler.planning.steps import PlanOptions
 
 
-def why(difference: Difference, wanted: DesiredApp, desired: DesiredState) -> str:
+def why(difference: Difference, wanted: DesiredApp, desired: DesiredState, pin: Order | None = None) -> str:
+    """`pin`: by which the app is to run as an older commit has it."""
+    if difference.kind is Kind.CREATE and difference.drift:
+        return f"{wanted.where} asks for it, and it ran before and is gone (drift)"
     if difference.kind is Kind.CREATE:
         return f"{wanted.where} asks for it and it does not run{commit_of(_path(wanted), desired, '; last change ')}"
+    if pin:
+        return rolled_back(pin)
     if difference.drift:
         return f"live differs from git (drift{by_hand(difference.running)})"
     return "; ".join(_causes(difference, wanted, desired)) or "what runs is not what was deployed last"
@@ -27,6 +33,12 @@ def by_hand(running: AppState | None) -> str:
         return ""
     when = f", {at(running.last_updated_at)}" if running.last_updated_at else ""
     return f"; changed by {plain(by, 80)}{when}"
+
+
+def rolled_back(pin: Order) -> str:
+    """`rolled back to 4c45ada by anna@lab.example: too slow`."""
+    reason = f": {plain(pin.reason)}" if pin.reason else ""
+    return f"rolled back to {pin.revision[:7]} by {plain(pin.by, 80)}{reason}"
 
 
 def _causes(difference: Difference, wanted: DesiredApp, desired: DesiredState) -> Iterator[str]:

@@ -31,6 +31,7 @@ def test_all_is_well() -> None:
         Type.READY,
         Type.SOURCE_READY,
         Type.HEALTHY,
+        Type.CREDENTIALS_VALID,
     }
 
 

@@ -138,13 +138,16 @@ def saved(made: Plan) -> dict[str, Any]:
     return json.loads(json.dumps(plan_file.to_json(made, "2026-01-01T00:00:00Z")))
 
 
-def test_the_time_is_no_part_of_a_plan() -> None:
+def test_the_time_is_no_part_of_a_plan_and_a_part_of_its_file() -> None:
     made = some_plan()
-    assert plan_file.to_json(made, "a")["digest"] == plan_file.to_json(made, "b")["digest"]
+    one, other = plan_file.to_json(made, "a"), plan_file.to_json(made, "b")
+    assert (one["plan_digest"], one["id"]) == (other["plan_digest"], other["id"])
+    assert one["digest"] != other["digest"]
 
 
-@pytest.mark.parametrize("edit", ["why", "args", "message", "options", "digest"])
-def test_an_edited_plan_is_found_out(edit: str) -> None:
+@pytest.mark.parametrize("edit", ["why", "args", "message", "options", "digest", "created_at"])
+def test_sp_03_an_edited_plan_is_found_out(edit: str) -> None:
+    """SP-07, too: who may not confirm deletions cannot write a confirmation into the file."""
     made = some_plan()
     document = saved(made)
     match edit:
@@ -154,6 +157,8 @@ def test_an_edited_plan_is_found_out(edit: str) -> None:
             document["steps"][0]["args"]["version"] = "9"
         case "message":
             document["held"][0]["message"] = "harmless"
+        case "created_at":
+            document["created_at"] = "2027-01-01T00:00:00Z"
         case "options":
             document["options"]["prune_confirmed"] = 99
         case _:
@@ -179,7 +184,7 @@ def test_an_edited_plan_with_a_mended_digest_is_found_out_too() -> None:
         ({"held": ()}, "held gone is gone"),
     ],
 )
-def test_what_moved_is_named(fields: dict[str, Any], said: str) -> None:
+def test_sp_04_of_a_plan_for_something_else_what_moved_is_named(fields: dict[str, Any], said: str) -> None:
     made = some_plan()
     assert said in "\n".join(plan_file.differences(saved(made), replace(made, **fields)))
 
@@ -224,7 +229,13 @@ def test_an_app_stands_where_its_step_ended(result: Result | None, sync: str, he
     outcomes = [Outcome("update demo-app", result, "so it was")] if result else []
     found = app_of(drift.report(plan(a_desired(app), live, {}, PlanOptions()), live, outcomes), "demo-app")
     assert (found["sync"], found["health"], found["reason"]) == (sync, health, reason)
-    assert found["changes"] == [{"field": "max_ongoing_requests", "live": "as the code says", "desired": "3"}]
+    (change,) = found["changes"]
+    assert change == {
+        "field": "max_ongoing_requests",
+        "path": "/max_ongoing_requests",
+        "live": "as the code says",
+        "desired": "3",
+    }
 
 
 def test_an_incomplete_report_cannot_be_read_as_no_drift() -> None:
@@ -253,7 +264,7 @@ def test_the_workers_stand_in_the_report() -> None:
     desired = a_desired(compute={"mode": "slurm", "workers": {"min": 1, "max": 4}})
     live = a_live(mode="slurm", workers={"min": 0, "max": 4})
     workers = drift.report(plan(desired, live, {}, PlanOptions()), live)["workers"]
-    assert workers["changes"] == [{"field": "workers", "live": "0…4", "desired": "1…4"}]
+    assert workers["changes"] == [{"field": "workers", "path": "", "live": "0…4", "desired": "1…4"}]
 
 
 # ── small words ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -284,8 +284,8 @@ def test_an_app_that_is_being_stopped_is_waited_for() -> None:
     assert reasons(made) == {"demo-app": Reason.UPDATING}
 
 
-def test_without_self_heal_drift_is_only_reported() -> None:
-    desired = a_desired(an_app(), policy={"self_heal": False})
+def test_detect_only_reports_drift_and_leaves_it() -> None:
+    desired = a_desired(an_app(), policy={"self_heal": "detect-only"})
     made = plan_of(desired, a_live(a_status(an_app(max_ongoing_requests=50))))
     assert reasons(made) == {"demo-app": Reason.SELF_HEAL_DISABLED}
     assert made.held[0].changes[0].after == "as the code says"
