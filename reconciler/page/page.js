@@ -107,11 +107,10 @@ function showSummary(status) {
 
 function showConditions(status) {
   at("conditions").replaceChildren(...status.conditions.map(one => {
-    const wanted = !(one.type in UNWANTED)
-    const look = one.status === "Unknown" ? ["?", "none"]
-      : (one.status === "True") === wanted ? (wanted ? ["✔", "good"] : ["!", UNWANTED[one.type]])
-      : (wanted ? ["✖", "bad"] : ["–", "none"])
-    return el("li", {}, chip(look, `${one.type}: ${one.status}`), el("span", {}, one.reason),
+    const looks = one.type in UNWANTED
+      ? { True: ["!", UNWANTED[one.type]], False: ["–", "none"] }
+      : { True: ["✔", "good"], False: ["✖", "bad"] }
+    return el("li", {}, chip(known(looks, one.status), `${one.type}: ${one.status}`), el("span", {}, one.reason),
       el("span", { class: "quiet" }, one.message), el("span", { class: "quiet" }, "since ", moment(one.lastTransitionTime)))
   }))
 }
@@ -199,7 +198,7 @@ function showPlan(plan) {
   at("plan-id").textContent = plan.id ?? ""
   const steps = plan.steps ?? [], held = plan.held ?? [], problems = plan.problems ?? []
   at("plan").replaceChildren(
-    plan.gate ? banner("warn", `⏸ ${plan.gate.reason}: ${plan.gate.message}`, plan.gate.fix ? [plan.gate.fix] : []) : "",
+    plan.gate ? banner("warn", `⚠ ${plan.gate.reason}: ${plan.gate.message}`, plan.gate.fix ? [plan.gate.fix] : []) : "",
     plan.source ? el("p", { class: "quiet" }, `${plan.source.ref} ${plan.source.commit.slice(0, 7)} “${plan.source.subject}”`) : "",
     ...(problems.length ? [el("h3", {}, "Wrong in the repository"), el("ul", {}, ...problems.map(one => el("li", {}, el("code", {}, one.where), ` ${one.message} `, el("span", { class: "quiet" }, one.fix))))] : []),
     steps.length ? el("ol", {}, ...steps.map(stepOf)) : el("p", {}, shown.status.complete ? "Nothing to do." : "No steps; but not everything was seen."),
@@ -208,7 +207,7 @@ function showPlan(plan) {
 
 function stepOf(step) {
   const effect = step.effect ?? {}, impact = effect.impact && effect.impact !== "none" ? chip(["", effect.impact === "interruption" || effect.impact === "delete" ? "warn" : "none"], effect.impact) : ""
-  return el("li", {}, el("code", {}, step.address), " ", impact, step.drift ? chip(["≠", "warn"], "undoes drift") : "", el("div", { class: "quiet" }, step.why, effect.note ? `; ${effect.note}` : ""))
+  return el("li", {}, el("code", {}, step.address), " ", impact, " ", step.drift ? chip(["≠", "warn"], "undoes drift") : "", el("div", { class: "quiet" }, step.why, effect.note ? `; ${effect.note}` : ""))
 }
 
 async function showHistory() {
@@ -278,7 +277,8 @@ function follow() {
   const events = new EventSource("events")
   events.onmessage = refresh
   events.onopen = () => { alone = false }
-  events.onerror = () => { alone = true }  // closed for good, or trying again: ask more often meanwhile
+  // Closed for good, or trying again: ask at once whether anybody is there, and more often meanwhile.
+  events.onerror = () => { alone = true; refresh() }
 }
 
 function poll() {

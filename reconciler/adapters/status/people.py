@@ -1,6 +1,6 @@
 """Who asks. Identity is what Hypha put into the context; nothing that a caller sends is ever believed.
 
-Law: a missing id or e-mail matches nothing, and an anonymous caller is nobody.
+Law: a missing id or e-mail matches nothing, neither does `*`, and an anonymous caller is nobody.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Caller:
         return self.email or self.user_id or "an anonymous user"
 
     def is_one_of(self, names: Collection[str]) -> bool:
-        return any(name and name in names for name in (self.user_id, self.email))
+        """By id or e-mail."""
+        return any(name in names for name in (self.user_id, self.email) if name not in ("", "*"))
 
 
 NOBODY = Caller()
