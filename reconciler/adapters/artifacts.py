@@ -10,11 +10,11 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import stamina
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from reconciler.adapters.hypha import HyphaSession, RemoteError
 from reconciler.errors import Unreachable
@@ -70,23 +70,31 @@ class HyphaArtifacts:
     async def list(self) -> Mapping[str, LiveArtifact]:
         collection = f"{await self.workspace()}/{COLLECTION}"
         found: dict[str, LiveArtifact] = {}
-        asked = 0
+        asked, totals = 0, set[int]()
         while True:
             try:
-                answer = await self._ask(
-                    "list", parent_id=collection, offset=asked, limit=PAGE, pagination=True, stage="all", silent=True
-                )
+                page = await self._page(collection, asked)
             except RemoteError as error:
-                if _is_missing(error):
+                if _is_missing(error) and not asked:
                     return {}
                 raise Unreachable(f"{collection} cannot be listed: {error}", hint="May the token read it?") from None
-            page = _Page.model_validate(answer)
             found |= {record.id: record.live() for record in page.items}
             asked += len(page.items)
-            if asked >= page.total:
-                return found
-            if not page.items:
-                raise Unreachable(f"{collection}: {asked} of {page.total} artifacts were listed, then nothing")
+            totals.add(page.total)
+            if page.items and asked < page.total:
+                continue
+            # A page may be lost, and what is stored may change between two pages: then one comes twice, or never.
+            if totals != {len(found)}:
+                raise Unreachable(
+                    f"{collection}: {len(found)} of {page.total} artifacts were listed", hint="Try again; it moved."
+                )
+            return found
+
+    async def _page(self, collection: str, offset: int) -> _Page:
+        answer = await self._ask(
+            "list", parent_id=collection, offset=offset, limit=PAGE, pagination=True, stage="all", silent=True
+        )
+        return _read(_Page, answer, collection)
 
     async def upload(
         self, upload: UploadArtifact, manifest: Mapping[str, Any], read: Callable[[str], bytes], progress: Progress
@@ -243,7 +251,8 @@ class HyphaArtifacts:
     async def _record(self, artifact_id: str) -> _Record | None:
         """The artifact as it is staged, else as it is published; only the staged view tells that it is staged."""
         try:
-            return _Record.model_validate(await self._ask("read", artifact_id=artifact_id, stage=True, silent=True))
+            answer = await self._ask("read", artifact_id=artifact_id, stage=True, silent=True)
+            return _read(_Record, answer, artifact_id)
         except RemoteError as error:
             if _is_missing(error):
                 return None
@@ -270,6 +279,22 @@ class HyphaArtifacts:
     async def _ask(self, method: str, **arguments: Any) -> Any:
         given = {key: value for key, value in arguments.items() if value is not None}
         return await self._session.ask(MANAGER, method, timeout_s=self._timeout_s, **given)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _read(model: type[Model], answer: Any, what: str) -> Model:
+    """An answer that is none leaves us knowing nothing; it must not be read as "there is nothing"."""
+    try:
+        return model.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unreachable(
+            f"{what}: Hypha answered with something else ({where or 'all of it'}: {first['msg']})",
+            hint="Is the artifact manager of a version that this reconciler knows?",
+        ) from None
 
 
 def comment(tree: str, commit: str) -> str:

@@ -65,12 +65,14 @@ def test_a_path_is_a_local_repository_and_needs_no_transport(text: str) -> None:
     ],
 )
 def test_what_could_run_something_or_is_no_repository_is_refused(text: str) -> None:
+    """SG-01, SG-02, SG-03."""
     with pytest.raises(SourceUnusable) as caught:
         address(text)
     assert "secret" not in str(caught.value)
 
 
 def test_credentials_leave_the_url_and_are_never_shown() -> None:
+    """SG-05."""
     found = address("https://anna:s3cr3t%21pw@github.com/lab/apps")
     assert found.url == "https://github.com/lab/apps"
     token = base64.b64encode(b"anna:s3cr3t!pw").decode()
@@ -90,6 +92,7 @@ def test_a_token_alone_is_a_credential_too() -> None:
 
 
 def test_credentials_reach_git_by_environment_bound_to_their_host_never_by_argument() -> None:
+    """SG-05."""
     git = Git(address=address("https://anna:s3cr3t@github.com/lab/apps"))
     command, environment = git._command(["fetch"]), git._environment()  # pyright: ignore[reportPrivateUsage]
     assert not any("s3cr3t" in word or "Authorization" in word for word in command)
@@ -160,6 +163,7 @@ def test_no_ref_follows_the_default_branch(ref: str | None) -> None:
     ],
 )
 def test_what_git_would_not_take_as_a_name_is_refused(ref: str) -> None:
+    """SG-04."""
     with pytest.raises(SourceUnusable, match="is not a branch, tag or commit"):
         checked_ref(ref)
 

@@ -186,6 +186,7 @@ class TestRefs:
         assert after.changed["cluster.yaml"] == before.changed["cluster.yaml"]
 
     def test_a_forced_push_is_followed_and_said(self, repository: Repository, place: str, tmp_path: Path) -> None:
+        """SG-19."""
         here = source(place, tmp_path, ref="main")
         here.fetch_blocking()
         repository.git("reset", "-q", "--hard", "HEAD^")
@@ -198,6 +199,7 @@ class TestRefs:
     def test_a_vanished_branch_says_so_and_asks_for_nothing(
         self, repository: Repository, place: str, tmp_path: Path
     ) -> None:
+        """SG-20."""
         here = source(place, tmp_path, ref="feature/x")
         here.fetch_blocking()
         repository.git("branch", "-D", "feature/x")
@@ -273,6 +275,7 @@ def test_a_repository_without_commits_is_said(tmp_path: Path) -> None:
 
 
 def test_an_empty_commit_is_a_mistake_not_a_wish(repository: Repository) -> None:
+    """SG-20."""
     repository.git("rm", "-rq", ".")
     repository.git("commit", "-qm", "Remove everything")
     with pytest.raises(SourceUnusable, match="nothing is changed or removed"):
@@ -280,6 +283,7 @@ def test_an_empty_commit_is_a_mistake_not_a_wish(repository: Repository) -> None
 
 
 def test_a_missing_cluster_file_is_said_and_removes_nothing(repository: Repository) -> None:
+    """SG-20."""
     repository.commit("Oops", {"cluster.yaml": None})
     tree = fetch(repository)
     assert tree.cluster_file is None
@@ -343,6 +347,7 @@ def test_a_pinned_commit_needs_no_server_once_it_is_here(
 
 @pytest.mark.usefixtures("repository")
 def test_credentials_of_the_url_open_the_repository_and_are_never_shown(server: GitServer, tmp_path: Path) -> None:
+    """SG-05."""
     server.authorization = "Basic " + base64.b64encode(b"anna:s3cr3t").decode()
     place = f"127.0.0.1:{server.server_port}/repo/.git"
     tree = source(f"http://anna:s3cr3t@{place}", tmp_path).fetch_blocking()
@@ -356,6 +361,7 @@ def test_credentials_of_the_url_open_the_repository_and_are_never_shown(server: 
 
 @pytest.mark.usefixtures("repository")
 def test_a_redirect_is_not_followed(server: GitServer, tmp_path: Path) -> None:
+    """SG-06."""
     with git_server(tmp_path) as elsewhere:
         server.redirect = elsewhere.url
         with pytest.raises(SourceUnusable, match="redirect"):
@@ -364,6 +370,7 @@ def test_a_redirect_is_not_followed(server: GitServer, tmp_path: Path) -> None:
 
 
 def test_objects_made_to_attack_git_are_not_taken_in(repository: Repository, server: GitServer, tmp_path: Path) -> None:
+    """SG-24, SG-09."""
     repository.plant("100644", ".gitmodules", '[submodule "x"]\n\tpath = x\n\turl = --upload-pack=touch\n')
     with pytest.raises(SourceUnusable, match="takes for an attack"):
         source(f"{server.url}/repo/.git", tmp_path).fetch_blocking()
@@ -398,6 +405,7 @@ def test_of_all_that_git_says_the_reason_is_told(said: str, kind: type[Exception
 def test_a_mirror_does_not_grow_without_bound(
     repository: Repository, server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """SG-18."""
     repository.commit("Big", {"apps/demo-app/data.bin": os.urandom(2_000_000)})
     monkeypatch.setattr("reconciler.adapters.git.mirror.MAX_MIRROR", 100_000)
     with pytest.raises(SourceUnusable, match="is larger than"):
@@ -421,6 +429,7 @@ def test_a_second_process_waits_for_the_mirror(tmp_path: Path, server: GitServer
 
 
 def test_hooks_filters_monitors_and_programs_of_a_repository_never_run(repository: Repository, tmp_path: Path) -> None:
+    """SG-08."""
     pwned = tmp_path / "pwned"
     touch = f"touch {pwned}"
     for name in ("post-checkout", "reference-transaction", "pre-auto-gc", "fsmonitor-watchman", "post-index-change"):
@@ -449,6 +458,7 @@ def test_hooks_filters_monitors_and_programs_of_a_repository_never_run(repositor
 def test_a_missing_object_is_never_fetched_from_where_the_repository_says(
     repository: Repository, tmp_path: Path
 ) -> None:
+    """SG-08."""
     pwned = tmp_path / "pwned"
     oid = repository.plant("100644", "apps/demo-app/gone.bin", "precious")
     blob = repository.git("rev-parse", f"{oid}:apps/demo-app/gone.bin")
@@ -465,6 +475,7 @@ def test_a_missing_object_is_never_fetched_from_where_the_repository_says(
 
 @pytest.mark.parametrize("url", ["ext::sh -c 'touch {0}'", "--upload-pack=touch {0}", "file://{0}", "{0}"])
 def test_git_itself_refuses_dangerous_transports_even_if_we_did_not(tmp_path: Path, url: str) -> None:
+    """SG-01, SG-02, SG-03."""
     pwned = tmp_path / "pwned"
     with pytest.raises(GitFailed):
         Git(cwd=tmp_path)("ls-remote", "--end-of-options", url.format(pwned))
@@ -472,6 +483,7 @@ def test_git_itself_refuses_dangerous_transports_even_if_we_did_not(tmp_path: Pa
 
 
 def test_a_symbolic_link_is_named_and_not_followed(repository: Repository) -> None:
+    """SG-12, SG-13."""
     repository.plant("120000", "apps/demo-app/secret.yaml", "../../../../etc/passwd")
     tree = fetch(repository)
     assert tree.folders["apps/demo-app"].refused == {"secret.yaml": "a symbolic link; links are never followed"}
@@ -481,6 +493,7 @@ def test_a_symbolic_link_is_named_and_not_followed(repository: Repository) -> No
 
 @pytest.mark.parametrize("path", ["apps/linked", "cluster.yaml", "apps/demo-app/manifest.yaml"])
 def test_links_in_place_of_folders_and_files_are_refused(repository: Repository, path: str) -> None:
+    """SG-11, SG-12."""
     repository.plant("120000", path, "/etc/passwd")
     tree = fetch(repository)
     assert path.endswith("manifest.yaml") or "symbolic link" in tree.refused[path]
@@ -488,6 +501,7 @@ def test_links_in_place_of_folders_and_files_are_refused(repository: Repository,
 
 
 def test_a_submodule_is_named_and_never_fetched(repository: Repository) -> None:
+    """SG-09, SG-16."""
     repository.plant("100644", ".gitmodules", '[submodule "x"]\n\tpath = apps/sub\n\turl = ext::touch pwned\n')
     repository.plant("160000", "apps/sub", repository.head)
     repository.plant("160000", "apps/demo-app/vendor", repository.head)
@@ -510,6 +524,7 @@ def test_a_submodule_is_named_and_never_fetched(repository: Repository) -> None:
 def test_an_odd_file_name_breaks_its_app_and_is_shown_harmlessly(
     repository: Repository, name: bytes, reason: str
 ) -> None:
+    """SG-14."""
     place = os.fsencode(repository.path) + b"/apps/demo-app/" + name
     os.makedirs(os.path.dirname(place), exist_ok=True)  # noqa: PTH103, PTH120 - names that are no text
     descriptor = os.open(place, os.O_CREAT | os.O_WRONLY)
@@ -531,12 +546,14 @@ def test_a_folder_name_cannot_forge_what_changed(repository: Repository) -> None
 
 
 def test_too_many_files_are_refused(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SG-18."""
     monkeypatch.setattr("reconciler.adapters.git.listing.MAX_ENTRIES", 3)
     with pytest.raises(SourceUnusable, match="more than 3 files"):
         fetch(repository)
 
 
 def test_an_answer_that_is_too_long_or_takes_too_long_ends(repository: Repository) -> None:
+    """SG-18."""
     git = Git(cwd=repository.path)
     with pytest.raises(SourceUnusable, match="answered with more than"):
         git("cat-file", "--batch-all-objects", "--batch", limit=10)

@@ -1,16 +1,22 @@
-"""A remote repository through a bare mirror: ask what the ref is now, fetch only when that is new."""
+"""A remote repository through a bare mirror: ask what the ref is now, fetch only when that is new.
+
+Law: a mirror is a cache. What a killed fetch left in it is cleared away, and a spoiled one is made anew.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from reconciler.adapters.git.address import Address, is_commit
+from reconciler.adapters.git.hosts import pinned, public_addresses
 from reconciler.adapters.git.process import MIB, Git, GitFailed, as_source_error
 from reconciler.adapters.git.refs import commit_of, no_such_ref, only_one
 from reconciler.errors import SourceUnusable, Unreachable
@@ -23,9 +29,10 @@ MAX_MIRROR = 8 * 1024 * MIB
 class Mirror:
     """The mirror of one repository, in a folder of its own below `home`; processes may share it."""
 
-    def __init__(self, home: Path, address: Address) -> None:
+    def __init__(self, home: Path, address: Address, *, deny_private_hosts: bool = False) -> None:
         self._path = home / f"{hashlib.sha256(address.url.encode()).hexdigest()[:20]}.git"
         self._url = address.url
+        self._deny_private_hosts = deny_private_hosts
         self._remote = Git(git_dir=self._path, cwd=home, address=address)
         self.git = Git(git_dir=self._path, cwd=home)
         """git on the mirror's objects, without any transport."""
@@ -38,18 +45,48 @@ class Mirror:
         answer = self._ask(ref)
         if seen and answer.commit == seen:
             return answer.ref, seen
-        with self._locked():
+        with self._writing(), self._locked():
+            self._clear_away()
             commit = self._fetch_name(answer.name) if answer.name else self._fetch_commit(answer.ref)
         return answer.ref, commit
+
+    @property
+    def spoiled(self) -> bool:
+        """Whether what is stored is not what git stored; it reads all of it, so ask only when something is wrong."""
+        try:
+            self.git("fsck", "--no-dangling", "--no-progress", timeout=FETCH_TIMEOUT)
+        except GitFailed:
+            return True
+        except Unreachable:
+            return False  # it is large, and took its time
+        return False
+
+    def forget(self) -> None:
+        """Throw all of it away; the next question fetches it again."""
+        with self._locked():
+            shutil.rmtree(self._path, ignore_errors=True)
 
     def _ensure(self) -> None:
         """A bare repository without templates, so without hooks. Safe to repeat after a crash at any point."""
         if (self._path / "HEAD").exists():
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._locked():
-            Git()("init", "--quiet", "--bare", "--template=", "--", str(self._path))
-            self._path.chmod(0o700)
+        with self._writing():
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._locked():
+                Git()("init", "--quiet", "--bare", "--template=", "--", str(self._path))
+                self._path.chmod(0o700)
+
+    def _clear_away(self) -> None:
+        """What a fetch that was killed left behind: its locks would stop every later one, its packs fill the disk.
+        We hold the only lock that counts, so nobody is at work on them."""
+        for place, pattern in (
+            ("", "*.lock"),
+            ("refs", "**/*.lock"),
+            ("objects", "**/tmp_*"),
+            ("objects", "incoming-*"),
+        ):
+            for left in (self._path / place).glob(pattern):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
     def _ask(self, ref: str | None) -> _Answer:
         if ref is None:
@@ -115,10 +152,29 @@ class Mirror:
         self._call("fetch", *options, self._url, *specs, timeout=FETCH_TIMEOUT, watch=stay_small)
 
     def _call(self, *arguments: str, timeout: float = ASK_TIMEOUT, watch: Callable[[], None] | None = None) -> bytes:
+        settings = pinned(self._url, public_addresses(self._url)) if self._deny_private_hosts else ()
         try:
-            return self._remote(*arguments, timeout=timeout, watch=watch)
+            return replace(self._remote, settings=settings)(*arguments, timeout=timeout, watch=watch)
         except GitFailed as error:
+            if "No space left on device" in error.text:
+                raise self._no_room("No space left on device") from None
+            if str(self._path) in error.text:  # it is ours that is at fault, not the remote one
+                hint = f"remove {self._path}: it is only a copy"
+                raise SourceUnusable(f"the mirror of {self._url} cannot be used: {error}", hint=hint) from None
             raise as_source_error(error, self._url) from None
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._no_room(error.strerror or str(error)) from None
+
+    def _no_room(self, why: str) -> Unreachable:
+        return Unreachable(
+            f"no room for the mirror of {self._url} in {self._path.parent}: {why}",
+            hint="make room there, or name another folder with --home",
+        )
 
     @contextmanager
     def _locked(self) -> Generator[None]:

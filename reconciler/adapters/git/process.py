@@ -70,12 +70,13 @@ class GitFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class Git:
     """git on one repository. `git_dir` None lets git find it from `cwd`. Without `address` no transport is allowed.
-    `variables` are added to git's environment."""
+    `variables` are added to git's environment, `settings` to what is set for every call."""
 
     git_dir: Path | None = None
     cwd: Path | None = None
     address: Address | None = None
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    settings: tuple[str, ...] = ()
 
     def __call__(
         self,
@@ -102,7 +103,12 @@ class Git:
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
         where = [f"--git-dir={self.git_dir}"] if self.git_dir else []
-        return ["git", *(part for setting in _SETTINGS for part in ("-c", setting)), *where, *arguments]
+        return [
+            "git",
+            *(part for setting in (*_SETTINGS, *self.settings) for part in ("-c", setting)),
+            *where,
+            *arguments,
+        ]
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}

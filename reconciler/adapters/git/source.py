@@ -27,7 +27,8 @@ from reconciler.planning.source import EVERYBODY, Revision, SourceTree, Trust
 class GitSource:
     """Implements ports.Source. `path` is the folder inside the repository that holds cluster.yaml.
 
-    A local path may itself be a folder inside a repository; `path` then counts from there.
+    A local path may itself be a folder inside a repository; `path` then counts from there. `deny_private_hosts`: the
+    repository's host must have public addresses only.
     """
 
     def __init__(
@@ -39,13 +40,16 @@ class GitSource:
         mirror_dir: Path,
         worktree: bool = False,
         trust: Trust = EVERYBODY,
+        deny_private_hosts: bool = False,
     ) -> None:
         self._address = address(str(repository))
         self._ref = checked_ref(ref)
         self._path = checked_path(path)
         self._worktree = worktree
         self._trust = trust
-        self._mirror = None if self._address.local else Mirror(mirror_dir, self._address)
+        self._mirror = (
+            None if self._address.local else Mirror(mirror_dir, self._address, deny_private_hosts=deny_private_hosts)
+        )
         self._lock = threading.Lock()
         self._last: SourceTree | None = None
         if worktree and self._mirror:
@@ -67,9 +71,18 @@ class GitSource:
     def fetch_blocking(self) -> SourceTree:
         """The same, for callers without an event loop."""
         with self._lock:
-            found = self._find()
-            self._last = self._read_worktree(found) if found.root else self._read_commit(found)
+            try:
+                self._last = self._read()
+            except SourceUnusable:
+                if self._mirror is None or not self._mirror.spoiled:
+                    raise
+                self._mirror.forget()
+                self._last = self._read()
             return self._last
+
+    def _read(self) -> SourceTree:
+        found = self._find()
+        return self._read_worktree(found) if found.root else self._read_commit(found)
 
     def _find(self) -> _Found:
         if self._mirror is None:
