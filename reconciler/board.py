@@ -87,11 +87,12 @@ class Board:
 
     def app(self, app_id: str) -> Document:
         """One app: its row, its drifts, the steps that concern it. Raises NotFound."""
-        row = next(app for app in self.status()["apps"] if app["id"] == self.known(app_id))
-        plan = self.plan()
+        self.known(app_id)
+        status, plan = self.status(), self.plan()
+        row = next(app for app in (*status["apps"], *status["orphans"]) if app["id"] == app_id)
         return {
             **row,
-            **{name: self.status()[name] for name in ("observed_at", "revision", "complete", "age_s")},
+            **{name: status[name] for name in ("observed_at", "revision", "complete", "age_s")},
             "drifts": [one for one in self.drift()["apps"] if one["id"] == app_id],
             "steps": [one for one in plan["steps"] if one["app_id"] == app_id],
             "held": [one for one in plan["held"] if one["app_id"] == app_id],
@@ -103,7 +104,8 @@ class Board:
 
     def known(self, app_id: str) -> str:
         """The id, when there is such an app. Raises NotFound, with the nearest one there is."""
-        ids = [app["id"] for app in self._said.report["apps"]]
+        report = self._said.report
+        ids = [app["id"] for app in (*report["apps"], *report.get("orphans", ()))]
         if app_id in ids:
             return app_id
         near = difflib.get_close_matches(app_id, ids, n=1)
@@ -121,6 +123,6 @@ class Board:
 
 
 def _content(said: Said) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Without the times of looking."""
+    """Without the times of looking, and what is made of them."""
     report = {name: value for name, value in said.report.items() if name != "observed_at"}
-    return report, {name: value for name, value in said.plan.items() if name != "created_at"}
+    return report, {name: value for name, value in said.plan.items() if name not in ("created_at", "digest")}

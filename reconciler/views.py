@@ -22,23 +22,21 @@ NOT_SHOWN = "(not shown)"
 
 _PRIVATE = re.compile(r"^(kwargs|env|secrets|authorized_users|hypha_token)\b")
 _EMAIL = re.compile(r"([^\s@<>\"'(),;:=]+)@[A-Za-z][\w-]*(?:\.[\w-]+)*\.[A-Za-z]{2,}")
-_ORPHANED = frozenset({Reason.PRUNE_DISABLED, Reason.PRUNE_BUDGET_EXCEEDED, Reason.SOURCE_EMPTY})
-_BY_HAND = frozenset({"Drifted", str(Reason.SELF_HEAL_DISABLED)})
+_WHOLE = ("schema", "target", "observed_at", "revision", "commit", "source_away", "gate", "workers")
+_LISTS = ("conditions", "orphans", "credentials", "notes")
 
 
 def status(report: Mapping[str, Any], plan: Mapping[str, Any]) -> Document:
     """How everything stands: the report, with what it says of drift in one word."""
     found = _drifts(report, plan)
     return {
-        **{name: report.get(name) for name in ("schema", "target", "observed_at", "revision", "commit")},
+        **{name: report.get(name) for name in _WHOLE},
         "complete": report["complete"],
         "drift": _verdict(report, found),
         "plan_id": plan.get("id", ""),
         "unseen": list(_unseen(report)),
-        "conditions": list(report.get("conditions", ())),
-        "apps": [_app(app) for app in report["apps"]],
-        "workers": report.get("workers"),
-        "notes": list(report.get("notes", ())),
+        "apps": [{**app, "changes": [_change(one) for one in app["changes"]]} for app in report["apps"]],
+        **{name: list(report.get(name, ())) for name in _LISTS},
     }
 
 
@@ -58,7 +56,10 @@ def drift(report: Mapping[str, Any], plan: Mapping[str, Any]) -> Document:
 def plan(document: Mapping[str, Any]) -> Document:
     """What would be done, and what is held, with the gate before it. Not to be applied as a file: it leaves out what
     only the reconciler needs."""
-    whole = ("id", "created_at", "cluster", "source", "live", "summary", "gate", "problems", "notes", "unchanged")
+    whole = (
+        "id", "created_at", "cluster", "source", "live", "summary", "gate", "valid_s", "longest_path_s",
+        "problems", "unchanged", "unused", "ignored", "notes",
+    )  # fmt: skip
     step = ("address", "kind", "app_id", "needs", "why", "drift", "effect", "wave")
     held = ("app_id", "reason", "action", "message", "fix")
     return {
@@ -83,7 +84,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Document:
     """What of one status is new in another: apps that changed, ids of those that are gone, conditions that turned."""
     old = {app["id"]: app for app in before["apps"]}
     held = {one["type"]: one["status"] for one in before["conditions"]}
-    here = ("target", "observed_at", "revision", "complete", "drift", "plan_id", "unseen")
+    here = ("target", "observed_at", "revision", "complete", "drift", "plan_id", "gate", "source_away", "unseen")
     return {
         **{name: after[name] for name in here},
         "apps": [app for app in after["apps"] if old.get(app["id"]) != app],
@@ -117,50 +118,40 @@ def _verdict(report: Mapping[str, Any], found: Sequence[Document]) -> str:
 
 
 def _drifts(report: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Document]:
-    plan_id = plan.get("id", "")
-    rows = [row for app in report["apps"] for row in _drifts_of(app, plan_id)]
+    rows = [
+        *(row for app in report["apps"] for row in _drifts_of(app)),
+        *(_row_of(app["id"], app["class"], _not_named(app)) | _origin(app) for app in report.get("orphans", ())),
+        *(_ending(one) for one in report.get("credentials", ()) if one["ends"]),
+    ]
     if not report["complete"]:
-        rows += [_row_of(EVERYTHING, "unknown", {}, plan_id, one["why"]) for one in _unseen(report)]
-    return rows
+        rows += [_row_of(EVERYTHING, "unknown", one["why"]) for one in _unseen(report)]
+    return [row | {"plan_id": plan.get("id", "")} for row in rows]
 
 
-def _drifts_of(app: Mapping[str, Any], plan_id: str) -> Iterator[Document]:
-    kind = _class(app)
-    if kind is None:
+def _drifts_of(app: Mapping[str, Any]) -> Iterator[Document]:
+    if not app["class"] or app["reason"] == Reason.DRIFT_ACCEPTED:
         return
+    row = _row_of(app["id"], app["class"], app["message"]) | _origin(app)
     for change in [_change(one) for one in app["changes"]] or [{}]:
-        row = _row_of(app["id"], kind, change, plan_id, app["message"])
-        yield row | {"since": app.get("since", ""), "actor": app.get("actor", "")}
+        yield row | {name: change[name] for name in ("path", "desired", "live") if name in change}
 
 
-def _row_of(app_id: str, kind: str, change: Mapping[str, Any], plan_id: str, message: str) -> Document:
-    field = change.get("field", "")
-    return {
-        "id": app_id,
-        "class": kind,
-        "path": "/" + field.replace(".", "/") if field else "",
-        "desired": change.get("desired"),
-        "live": change.get("live"),
-        "since": "",
-        "actor": "",
-        "plan_id": plan_id,
-        "message": message,
-    }
+def _row_of(app_id: str, kind: str, message: str) -> Document:
+    row = {"id": app_id, "class": kind, "path": "", "desired": None, "live": None, "since": "", "actor": ""}
+    return row | {"message": message}
 
 
-def _class(app: Mapping[str, Any]) -> str | None:
-    """None: as git wants it, or on its way there by a commit."""
-    if "class" in app:
-        return app["class"] or None
-    if "Unknown" in (app["sync"], app["health"]):
-        return "unknown"
-    if app["reason"] in _ORPHANED:
-        return "orphan"
-    if app["reason"] in _BY_HAND:
-        return "config"
-    if app["health"] == "Degraded":
-        return "health"
-    return None
+def _origin(app: Mapping[str, Any]) -> Document:
+    return {"since": app["since"], "actor": app["actor"]}
+
+
+def _not_named(app: Mapping[str, Any]) -> str:
+    return f"runs here, deployed by {app['owner'] or 'nobody we know'}; git does not name it"
+
+
+def _ending(credential: Mapping[str, Any]) -> Document:
+    message = f"{credential['name']} ends {credential['ends']}"
+    return _row_of(credential["id"], "credential", message) | {"path": f"/secrets/{credential['name']}"}
 
 
 def _unseen(report: Mapping[str, Any]) -> Iterator[Document]:
@@ -173,15 +164,12 @@ def _unseen(report: Mapping[str, Any]) -> Iterator[Document]:
         yield {"what": "everything", "why": why or "there is no newer report"}
 
 
-def _app(app: Mapping[str, Any]) -> Document:
-    return {**app, "class": _class(app) or "", "changes": [_change(one) for one in app["changes"]]}
-
-
 def _change(change: Mapping[str, Any]) -> Document:
     """With its values, when they are no parameters."""
     if not _PRIVATE.match(change["field"]):
         return dict(change)
-    return {name: text if name == "field" or not text else NOT_SHOWN for name, text in change.items()}
+    shown = ("field", "path")
+    return {name: text if name in shown or not text else NOT_SHOWN for name, text in change.items()}
 
 
 def _one(each: Mapping[str, Any], names: Sequence[str]) -> Document:

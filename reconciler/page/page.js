@@ -77,6 +77,8 @@ function showBanners(status) {
   } else if (lookAge() !== null && lookAge() > OLD_S) {
     found.push(["warn", `⚠ The last look ended ${age(lookAge())}. A step may be under way; or the reconciler does not go on.`, []])
   }
+  if (status.source_away) found.push(["warn", `⚠ The repository cannot be read: ${status.source_away}. What is wanted is as of the last commit that could.`, []])
+  for (const one of status.credentials) found.push(["warn", `${one.id}: ${one.name} ${one.ends ? `ends ${one.ends}` : "could not be read here, so nobody knows when it ends"}`, []])
   for (const note of status.notes) found.push(["warn", note, []])
   const now = JSON.stringify(found)
   if (now === bannersNow) return
@@ -96,12 +98,13 @@ function counted(apps, field, table) {
 
 function showSummary(status) {
   const [sign, colour, word] = DRIFT[status.drift] ?? DRIFT.unknown
-  const drifted = new Set(shown.drift.apps.map(one => one.id)).size
+  const drifted = new Set(shown.drift.apps.map(one => one.id).filter(id => id !== "*")).size
   at("summary").replaceChildren(
     tile("Drift", chip([sign, colour], status.drift === "yes" ? `${drifted} drifted` : word),
       status.complete ? "" : chip(["⚠", "bad"], "incomplete")),
     tile("Sync", ...counted(status.apps, "sync", SYNC)),
     tile("Health", ...counted(status.apps, "health", HEALTH)),
+    ...(status.orphans.length ? [tile("Not ours", ...status.orphans.map(one => chip(["∅", "none"], one.id)))] : []),
     ...(status.workers ? [tile("Workers", chip(known(SYNC, status.workers.sync), status.workers.sync))] : []))
 }
 
@@ -207,7 +210,7 @@ function showPlan(plan) {
 
 function stepOf(step) {
   const effect = step.effect ?? {}, impact = effect.impact && effect.impact !== "none" ? chip(["", effect.impact === "interruption" || effect.impact === "delete" ? "warn" : "none"], effect.impact) : ""
-  return el("li", {}, el("code", {}, step.address), " ", impact, " ", step.drift ? chip(["≠", "warn"], "undoes drift") : "", el("div", { class: "quiet" }, step.why, effect.note ? `; ${effect.note}` : ""))
+  return el("li", {}, el("code", {}, step.address), " ", impact, " ", step.drift ? chip(["≠", "warn"], "undoes drift") : "", el("div", { class: "quiet" }, step.why, effect.note ? `; ${effect.note}` : "", effect.takes_s ? `; usually takes ${Math.round(effect.takes_s)} s` : ""))
 }
 
 async function showHistory() {

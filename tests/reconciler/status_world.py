@@ -11,23 +11,29 @@ EVIL = "<script>window.pwned=1</script><img src=x onerror=window.pwned=2>"
 
 def an_app(app_id: str, sync: str = "Synced", health: str = "Healthy", **more: Any) -> dict[str, Any]:
     """A row of a report."""
-    return {"id": app_id, "sync": sync, "health": health, "reason": "", "message": "", "changes": [], **more}
+    row = {"id": app_id, "sync": sync, "health": health, "class": "", "reason": "", "message": "", "changes": []}
+    return {**row, "since": "", "actor": "", **more}
 
 
 def a_drifted_app(app_id: str = "drifted", **more: Any) -> dict[str, Any]:
     """Changed by hand: a number, a parameter and a variable."""
     told = {
+        "class": "config",
         "reason": "Drifted",
         "message": "live differs from git (drift; changed by anna@lab.example.org, 2026-11-03 09:12 UTC)",
         "changes": [
-            {"field": "max_ongoing_requests", "live": "50", "desired": "10"},
-            {"field": "kwargs.Main.greeting", "live": '"parameter-before"', "desired": '"parameter-after"'},
-            {"field": "env.Main.MODE", "live": "", "desired": '"variable-after"'},
+            a_change("max_ongoing_requests", "50", "10"),
+            a_change("kwargs.Main.greeting", '"parameter-before"', '"parameter-after"'),
+            a_change("env.Main.MODE", "", '"variable-after"'),
         ],
         "since": "2026-11-03T09:12:00+00:00",
         "actor": "anna@lab.example.org",
     }
     return an_app(app_id, "OutOfSync", **{**told, **more})
+
+
+def a_change(field: str, live: str, desired: str) -> dict[str, str]:
+    return {"field": field, "path": "/" + field.replace(".", "/"), "live": live, "desired": desired}
 
 
 def a_condition(kind: str, status: str = "True", reason: str = "AsExpected", message: str = "") -> dict[str, str]:
@@ -51,6 +57,11 @@ def a_report(*apps: dict[str, Any], **more: Any) -> dict[str, Any]:
         "complete": True,
         "unseen": [],
         "apps": list(apps),
+        "source_away": "",
+        "plan_id": "p-9c1e7d2-ab12",
+        "gate": None,
+        "orphans": [],
+        "credentials": [],
         "workers": None,
         "notes": [],
         "conditions": [],

@@ -19,7 +19,10 @@ from reconciler.adapters.status.watcher import TooManyWatchers, Watchers
 from reconciler.board import Board, NotFound
 from reconciler.errors import Unreachable
 from reconciler.planning.memory import Entry, Order, OrderKind
-from reconciler.ports import Said
+from reconciler.planning.steps import PlanOptions
+from reconciler.ports import Said, StepFailed
+from reconciler.reconcile import reconcile
+from tests.fakes import FakeSource, FakeWorld, a_repository
 from tests.reconciler.status_world import a_condition, a_drifted_app, a_plan, a_report, an_app, said
 
 ANN = {"user": {"id": "ann-id", "email": "ann@lab.example.org"}}
@@ -108,15 +111,11 @@ def test_a_change_by_hand_is_a_row_for_each_field_with_the_plan_that_would_undo_
     ("app", "expected"),
     [
         (an_app("a"), None),
-        (an_app("a", health="Progressing", reason="Applied"), None),
         (an_app("a", "OutOfSync", reason="Changed"), None),
-        (an_app("a", "OutOfSync", reason="SelfHealDisabled"), "config"),
-        (an_app("a", "OutOfSync", reason="PruneDisabled"), "orphan"),
-        (an_app("a", health="Degraded"), "health"),
-        (an_app("a", "Unknown", "Unknown"), "unknown"),
-        (an_app("a", "OutOfSync", "Unknown"), "unknown"),
-        (an_app("a", **{"class": "credential"}), "credential"),
-        (an_app("a", "OutOfSync", "Degraded", **{"class": ""}), None),
+        (an_app("a", "OutOfSync", **{"class": "code"}), "code"),
+        (an_app("a", health="Degraded", **{"class": "health"}), "health"),
+        (an_app("a", "Unknown", "Unknown", **{"class": "unknown"}), "unknown"),
+        (an_app("a", reason="DriftAccepted", **{"class": "config"}), None),
     ],
 )
 def test_only_what_no_commit_asked_for_is_drift(app: dict[str, Any], expected: str | None) -> None:
@@ -143,6 +142,52 @@ def test_an_incomplete_report_cannot_be_read_as_no_drift(report: dict[str, Any])
     assert drift["drift"] == status["drift"] == "unknown"
     assert [row["class"] for row in drift["apps"]] == ["unknown"] and drift["apps"][0]["message"]
     assert status["unseen"]
+
+
+def test_apps_of_others_and_tokens_that_end_are_drift_too() -> None:
+    orphan = {"id": "x", "class": "orphan", "health": "Healthy", "owner": "", "since": "", "actor": "ann@x.example.org"}
+    ends = {"id": "one", "name": "*/TOKEN", "ends": "2026-11-22T00:00:00+00:00"}
+    unread = {"id": "one", "name": "*/OTHER", "ends": ""}
+    board = a_board(an_app("one"), orphans=[orphan], credentials=[ends, unread])
+    assert [(row["id"], row["class"], row["path"]) for row in board.drift()["apps"]] == [
+        ("x", "orphan", ""),
+        ("one", "credential", "/secrets/*/TOKEN"),
+    ]
+    assert board.app("x")["owner"] == "" and board.app("x")["actor"] == "ann@…"
+
+
+async def test_what_a_real_pass_says_can_be_read() -> None:
+    class OnBoard:
+        def __init__(self) -> None:
+            self.board = Board()
+
+        async def publish(self, said: Said) -> None:
+            self.board.show(said)
+
+    fake = FakeWorld(FakeSource(a_repository("one")), reports=OnBoard())  # type: ignore[arg-type]
+    await reconcile(fake.world, PlanOptions())
+    await reconcile(fake.world, PlanOptions())
+    board: Board = fake.reports.board  # type: ignore[attr-defined]
+    assert (board.status()["drift"], board.drift()["apps"], board.plan()["steps"]) == ("no", [], [])
+    idle = board.version
+    await reconcile(fake.world, PlanOptions())
+    assert board.version == idle
+    app = fake.runtime.apps["one"]
+    assert app.spec and app.provenance
+    by_hand = app.spec.model_copy(update={"max_ongoing_requests": 50})
+    provenance = app.provenance.model_copy(update={"by": "ann@lab.example.org"})
+    fake.runtime.apps["one"] = app.model_copy(
+        update={"spec": by_hand, "digest": by_hand.digest(), "provenance": provenance}
+    )
+    fake.runtime.fail("apply one", StepFailed("refused"))
+    await reconcile(fake.world, PlanOptions())
+    (row,) = board.drift()["apps"]
+    assert (row["class"], row["path"], row["live"], row["actor"]) == ("config", "/max_ongoing_requests", "50", "ann@…")
+    assert row["plan_id"] == board.plan()["id"] != "" and row["since"]
+    assert board.app("one")["steps"] and board.story("one")["rows"]
+    fake.runtime.fail("observe")
+    await reconcile(fake.world, PlanOptions())
+    assert board.status()["complete"] is False and board.drift()["drift"] == "unknown"
 
 
 def test_before_the_first_pass_nothing_is_known() -> None:
@@ -172,7 +217,7 @@ async def test_no_parameter_variable_log_or_email_is_told_to_anybody(methods: Ma
 def test_ss_01_the_values_of_secrets_are_blotted_out_of_everything() -> None:
     board = Board(masked=lambda text: text.replace("canary-value", "(secret)"))
     plan = a_plan(problems=[{"where": "cluster.yaml:1", "message": "canary-value", "fix": ""}])
-    app = an_app("one", "OutOfSync", "Degraded", reason="BadCommit", message="cannot log in with canary-value")
+    app = an_app("one", "OutOfSync", "Degraded", message="cannot log in with canary-value", **{"class": "health"})
     board.show(
         Said(a_report(app, notes=["canary-value"]), plan, lambda _: {"rows": [{"name": "a", "text": "canary-value"}]})
     )
