@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -60,14 +60,21 @@ Event = Started | Progressed | Ended
 Tell = Callable[[Event], None]
 
 
+async def go_on() -> str:
+    """Nothing speaks against a further step."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What steps are done with: the outside, the bytes of git's blobs, and the folders' manifests by tree."""
+    """What steps are done with: the outside, the bytes of git's blobs, and the folders' manifests by tree. `brake` is
+    asked before each step: "", or why it may not begin."""
 
     hypha: Hypha
     secrets: Secrets
     read: Callable[[str], bytes]
     manifests: Mapping[str, Mapping[str, Any]]
+    brake: Callable[[], Awaitable[str]] = go_on
 
 
 def manifests_of(desired: DesiredState) -> Mapping[str, Mapping[str, Any]]:
@@ -88,8 +95,7 @@ async def apply(plan: Plan, means: Means, *, parallel: int, tell: Tell) -> tuple
             outcome = Outcome(step.address, Result.SKIPPED, f"needs {missing.address}, which {_became(missing)}")
         else:
             async with slots.taken(rank=depth[step.address]):
-                tell(Started(step))
-                outcome = await _attempt(step, plan.cluster, means, lambda text: tell(Progressed(step, text)))
+                outcome = await _attempt(step, plan.cluster, means, tell)
         tell(Ended(step, outcome))
         return outcome
 
@@ -107,10 +113,13 @@ def _depths(plan: Plan) -> Mapping[str, int]:
     return depth
 
 
-async def _attempt(step: Step, owner: str, means: Means, progress: Progress) -> Outcome:
+async def _attempt(step: Step, owner: str, means: Means, tell: Tell) -> Outcome:
     started = time.monotonic()
     try:
-        message = await _do(step, owner, means, progress)
+        if reason := await means.brake():
+            return Outcome(step.address, Result.SKIPPED, reason)
+        tell(Started(step))
+        message = await _do(step, owner, means, lambda text: tell(Progressed(step, text)))
         result = Result.DONE
     except (StepFailed, SecretUnavailable) as error:
         result, message = Result.FAILED, str(error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
+from reconciler.planning.memory import Holder
 from reconciler.planning.problems import Problem
+from reconciler.planning.shown import at, plain
 
 
 class Remedy(Enum):
@@ -63,6 +65,38 @@ class Unreachable(ReconcilerError):
     """An outside system did not answer."""
 
     remedy = Remedy.RETRY
+
+
+class Spoiled(Unreachable):
+    """What is remembered on Hypha was written by somebody else, or by a newer release: it is not known, not empty."""
+
+    remedy = Remedy.OPERATOR
+
+
+class HeldElsewhere(ReconcilerError):
+    """Another reconciler has the right to write. `holder` None: it had, and nobody has it now."""
+
+    remedy = Remedy.OPERATOR
+    exit_code = 75
+
+    def __init__(self, holder: Holder | None, *, what: str = "another reconciler keeps this cluster") -> None:
+        super().__init__(f"{what}: {in_words(holder)}")
+        self.hint = "Wait until it is done, or stop it. If it is dead: reconcile lock --release"
+        self.holder = holder
+
+
+class LeaseLost(HeldElsewhere):
+    """We had the right to write and lost it: somebody took it while we did not renew it."""
+
+    def __init__(self, holder: Holder | None) -> None:
+        super().__init__(holder, what="this reconciler may no longer write, for the lease went to")
+
+
+def in_words(holder: Holder | None) -> str:
+    """`anna@gn01 (process 4242 on gn01) since 2026-11-03 09:12 UTC`."""
+    if holder is None:
+        return "nobody; it was released"
+    return f"{plain(holder.name, 80)} (process {holder.pid} on {plain(holder.host, 80)}) since {at(holder.since)}"
 
 
 class HomeInUse(ReconcilerError):

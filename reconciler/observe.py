@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import TypeVar
 
 from reconciler.errors import Unreachable
 from reconciler.planning.live import LiveState, Unseen
+from reconciler.planning.memory import NOTHING, Remembered
 from reconciler.ports import Hypha
 
 Answer = TypeVar("Answer")
@@ -20,9 +22,16 @@ async def observe(hypha: Hypha, *, timeout_s: float = TIMEOUT_S) -> LiveState:
     async with asyncio.TaskGroup() as group:
         apps = group.create_task(_answer("apps", hypha.runtime.observe(), timeout_s))
         artifacts = group.create_task(_answer("artifacts", hypha.artifacts.list(), timeout_s))
+        memory = group.create_task(_answer("memory", _remembered(hypha), timeout_s))
     worker, apps_unseen = apps.result()
     listed, artifacts_unseen = artifacts.result()
-    return LiveState(worker, listed, tuple(unseen for unseen in (apps_unseen, artifacts_unseen) if unseen))
+    remembered, memory_unseen = memory.result()
+    unseen = tuple(unseen for unseen in (apps_unseen, artifacts_unseen, memory_unseen) if unseen)
+    return LiveState(worker, listed, unseen, remembered, observed_at=time.time())
+
+
+async def _remembered(hypha: Hypha) -> Remembered:
+    return await hypha.memory.read() if hypha.memory else NOTHING
 
 
 async def _answer(

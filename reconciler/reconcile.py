@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.apply import Means, Tell, apply, manifests_of
+from reconciler.brake import Brake
 from reconciler.errors import ReconcilerError, Unreachable
+from reconciler.history import entries_of
+from reconciler.learning import came_up, with_seconds
+from reconciler.lease import change
 from reconciler.observe import observe
 from reconciler.planning import conditions, drift, plan_file
 from reconciler.planning.declare import declare
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
+from reconciler.planning.memory import Holder, Order
+from reconciler.planning.pins import pinned, pins
 from reconciler.planning.planner import plan
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result
 from reconciler.planning.story import explain
 from reconciler.ports import Hypha, Said, Told, World
+from reconciler.telling.runs import new_id, run_id
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The first half of a pass: what git says, what runs, and what would be done about it."""
+    """The first half of a pass: what git says, what runs, and what would be done about it. `asked` is what git says at
+    this commit; `desired` is the same but for apps that somebody rolled back."""
 
     tree: SourceTree
+    asked: DesiredState
     desired: DesiredState
     live: LiveState
     plan: Plan
@@ -42,36 +51,63 @@ class Pass:
     look: Look
     outcomes: tuple[Outcome, ...]
     report: Mapping[str, Any]
+    run: str = field(default_factory=lambda: run_id.get() or new_id())
+    """Its name in the history."""
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
         return tuple(outcome for outcome in self.outcomes if outcome.result is not Result.DONE)
 
 
-async def reconcile(world: World, options: PlanOptions, *, tell: Tell = lambda _: None) -> Pass:
-    """The whole picture, once."""
-    return await carry_out(world, await look(world, options), tell=tell)
+async def reconcile(
+    world: World, options: PlanOptions, *, tell: Tell = lambda _: None, woken: Callable[[], bool] = lambda: False
+) -> Pass:
+    """The whole picture, once, by the one who has the lease. Raises what `look` and `carry_out` raise."""
+    seen = await look(world, options)
+    if seen.live.remembered is not None:
+        await _hold(world, seen.hypha)
+    return await carry_out(world, seen, tell=tell, woken=woken)
 
 
 async def look(world: World, options: PlanOptions) -> Look:
     """What would be done. Writes nothing. Raises InvalidDesiredState, SourceUnusable or Unreachable (of the source)."""
     tree = await world.source.fetch()
     hypha = world.hypha(declare(tree).cluster)
-    desired = declare(tree, workspace=await _workspace(hypha))
-    live = await observe(hypha)
+    workspace = await _workspace(hypha)
+    asked, live = declare(tree, workspace=workspace), await observe(hypha)
+    desired = pinned(asked, await _older(world, pins(asked, live), workspace))
     fingerprints = {app_id: world.secrets.fingerprints(app_id, app.secrets) for app_id, app in desired.apps.items()}
-    return Look(tree, desired, live, plan(desired, live, fingerprints, options), hypha)
+    return Look(tree, asked, desired, live, plan(desired, live, fingerprints, options), hypha)
 
 
-async def carry_out(world: World, seen: Look, *, tell: Tell = lambda _: None) -> Pass:
-    """Do what the look says, and report. Failed steps are outcomes, not exceptions."""
-    means = Means(seen.hypha, world.secrets, seen.tree.read, manifests_of(seen.desired))
-    outcomes = await apply(seen.plan, means, parallel=seen.desired.cluster.policy.parallel, tell=tell)
-    report = drift.report(seen.plan, seen.live, outcomes, observed_at=_now())
-    world.told.reports = seen.hypha.reports
-    said = Said(report, plan_file.to_json(seen.plan, report["observed_at"]), _stories(seen))
-    said = await _tell(world.told, said, conditions.of_report(report))
-    return Pass(seen, outcomes, said.report)
+async def carry_out(
+    world: World,
+    seen: Look,
+    *,
+    tell: Tell = lambda _: None,
+    approved: bool = False,
+    woken: Callable[[], bool] = lambda: False,
+) -> Pass:
+    """Do what the look says, report it, and note it. Failed steps are outcomes, not exceptions.
+
+    A gate of the plan holds back all of it but for who `approved` it. When `woken` says that there is news, and it is
+    another commit, what is begun is finished and the rest is left to the next pass. Raises HeldElsewhere before any
+    step, LeaseLost after the last one, or Unreachable when nobody can tell who has the lease.
+    """
+    do = seen.plan if approved or not seen.plan.gate else replace(seen.plan, steps=())
+    holder = await _hold(world, seen.hypha) if do.steps else None
+    brake = Brake(world.lease, seen.hypha.memory, lambda: _newer_commit(world, seen, woken))
+    means = Means(seen.hypha, world.secrets, seen.tree.read, manifests_of(seen.desired), brake)
+    outcomes = await apply(do, means, parallel=seen.desired.cluster.policy.parallel, tell=tell)
+    before = world.told.said
+    done = Pass(seen, outcomes, drift.report(seen.plan, seen.live, outcomes, observed_at=_now()))
+    if not brake.lost:
+        done = await _published(world, done)
+        await _learn(world, seen, before)
+    await _note(world, done, by=holder.name if holder else "reconcile", superseded_by=brake.newer)
+    if brake.lost:
+        raise brake.lost
+    return done
 
 
 async def tell_trouble(world: World, error: ReconcilerError) -> None:
@@ -81,12 +117,68 @@ async def tell_trouble(world: World, error: ReconcilerError) -> None:
         await _tell(world.told, replace(last, report=stale), conditions.of_trouble(str(error)))
 
 
+async def _hold(world: World, hypha: Hypha) -> Holder | None:
+    return await world.lease.hold(hypha.memory) if world.lease and hypha.memory else None
+
+
+async def _newer_commit(world: World, seen: Look, woken: Callable[[], bool]) -> str:
+    """Its id; "" when the source has none, or cannot be read: then this plan is as good as any."""
+    if not woken():
+        return ""
+    try:
+        newest = (await world.source.fetch()).revision.id
+    except ReconcilerError:
+        return ""
+    return newest if newest != seen.tree.revision.id else ""
+
+
+async def _published(world: World, done: Pass) -> Pass:
+    seen, report = done.look, done.report
+    world.told.reports = seen.hypha.reports
+    said = Said(report, plan_file.to_json(seen.plan, report["observed_at"]), _stories(seen))
+    said = await _tell(world.told, said, conditions.of_report(report))
+    return replace(done, report=said.report)
+
+
+async def _learn(world: World, seen: Look, before: Said | None) -> None:
+    took = came_up(before.report if before else {}, seen.live)
+    if took and world.lease and seen.hypha.memory:
+        try:
+            await change(seen.hypha.memory, world.lease, lambda remembered: with_seconds(remembered, took))
+        except Unreachable as error:
+            log.warning("event=not_remembered what=seconds why=%s", error)
+
+
+async def _note(world: World, done: Pass, *, by: str, superseded_by: str) -> None:
+    """What cannot be noted now goes with what the next pass notes."""
+    seen = done.look
+    if seen.hypha.memory is None:
+        return
+    masked = world.secrets.masked
+    entries = entries_of(
+        seen.plan, seen.live, done.outcomes, by=by, run=done.run, masked=masked, superseded_by=superseded_by
+    )
+    try:
+        await seen.hypha.memory.append(entries)
+    except Unreachable as error:
+        log.warning("event=history_not_written why=%s", error)
+
+
 async def _workspace(hypha: Hypha) -> str | None:
     """None while nobody can tell; then live is unseen as well, and everything is held."""
     try:
         return await hypha.artifacts.workspace()
     except Unreachable:
         return None
+
+
+async def _older(world: World, pins: Mapping[str, Order], workspace: str | None) -> Mapping[str, DesiredState]:
+    """App id → what git said at the commit it is to go back to. One that cannot be read stops the pass: going forward
+    would undo what somebody ordered."""
+    if world.at is None:
+        return {}
+    trees = {order.revision: await world.at(order.revision).fetch() for order in pins.values()}
+    return {app_id: declare(trees[order.revision], workspace=workspace) for app_id, order in pins.items()}
 
 
 def _stories(seen: Look) -> Callable[[str], Mapping[str, Any]]:

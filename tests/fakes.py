@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,16 +21,18 @@ from bioengine_runtime.contract.status import (
     WorkerState,
 )
 from reconciler.errors import SourceUnusable, Unreachable
+from reconciler.history import RECALLED, Outbox
 from reconciler.planning.live import ArtifactVersion, LiveArtifact
+from reconciler.planning.memory import NOTHING, Entry, Remembered
 from reconciler.planning.source import Blob, Folder, Revision, SourceTree
 from reconciler.planning.steps import UploadArtifact
-from reconciler.ports import Hypha, Progress, Said, SecretUnavailable, SecretValues, StepFailed, World
+from reconciler.ports import Hypha, Lease, Progress, Said, SecretUnavailable, SecretValues, StepFailed, Told, World
 
 WORKSPACE = "ws"
 URL = "/repositories/lab"
 
 
-@dataclass
+@dataclass(eq=False)
 class Trouble:
     """What a fake was told to do wrong: the name of a method (or `method argument`) → the error it raises."""
 
@@ -53,7 +55,7 @@ class Trouble:
     @property
     def writes(self) -> list[str]:
         """Calls that change something outside."""
-        reading = ("list", "observe", "workspace", "fetch", "resolve", "publish")
+        reading = ("list", "observe", "workspace", "fetch", "resolve", "publish", "read", "history")
         return [call for call in self.calls if call.split()[0] not in reading]
 
 
@@ -255,6 +257,37 @@ class FakeReports(Trouble):
         self.published.append(said.report)
 
 
+class FakeMemory(Trouble):
+    """What is remembered, and the history with the oldest entry first. A write takes `delay_s` to arrive."""
+
+    def __init__(self, remembered: Remembered = NOTHING) -> None:
+        super().__init__()
+        self.remembered = remembered
+        self.entries: list[Entry] = []
+        self.delay_s = 0.0
+        self._outbox = Outbox(lambda: self.history(RECALLED), self._send)
+
+    async def read(self) -> Remembered:
+        self.note("read")
+        return self.remembered
+
+    async def write(self, remembered: Remembered) -> None:
+        self.note("write")
+        await asyncio.sleep(self.delay_s)
+        self.remembered = remembered
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        await self._outbox.add(entries)
+
+    async def history(self, limit: int, app_id: str = "") -> Sequence[Entry]:
+        self.note("history")
+        return [entry for entry in reversed(self.entries) if app_id in ("", entry.app_id)][:limit]
+
+    async def _send(self, entries: Sequence[Entry]) -> None:
+        self.note("append")
+        self.entries += entries
+
+
 class FakeSecrets:
     """Values by the name of the environment variable they come from."""
 
@@ -291,19 +324,23 @@ class FakeWorld:
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
     reports: FakeReports = field(default_factory=FakeReports)
     secrets: FakeSecrets = field(default_factory=FakeSecrets)
+    memory: FakeMemory | None = None
+    lease: Lease | None = None
+    told: Told = field(default_factory=Told)
 
     @property
     def world(self) -> World:
-        there = Hypha(self.artifacts, self.runtime, self.reports)
-        return World(self.source, lambda _: there, self.secrets)
+        there = Hypha(self.artifacts, self.runtime, self.reports, self.memory)
+        return World(self.source, lambda _: there, self.secrets, self.told, self.lease)
 
     @property
     def writes(self) -> list[str]:
-        return [*self.artifacts.writes, *self.runtime.writes]
+        return [*self.artifacts.writes, *self.runtime.writes, *(self.memory.writes if self.memory else ())]
 
     def forget_calls(self) -> None:
-        for port in (self.artifacts, self.runtime, self.reports, self.source):
-            port.calls.clear()
+        for port in (self.artifacts, self.runtime, self.reports, self.source, self.memory):
+            if port:
+                port.calls.clear()
 
 
 def a_repository(*apps: str, cluster: str = "", **more: str) -> dict[str, str]:

@@ -12,10 +12,12 @@ from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import SecretFromEnv
 from bioengine_runtime.contract.status import Provenance
 from reconciler.errors import Unreachable
+from reconciler.planning.memory import NOTHING, Entry, Holder, Order, OrderKind, Remembered
 from reconciler.planning.source import Blob, Folder
 from reconciler.planning.steps import UploadArtifact
 from reconciler.ports import (
     Artifacts,
+    Memory,
     Reports,
     Runtime,
     Said,
@@ -213,3 +215,58 @@ class ReportsContract:
 
     async def newest(self, reports: Reports) -> Mapping[str, object]:
         raise NotImplementedError
+
+
+REMEMBERED = Remembered(
+    holder=Holder("anna", "gn01", 4242, 7, 1_700_000_000.25, 1_700_000_001.0),
+    orders=(Order(OrderKind.SUSPEND, "demo", "anna", 1_700_000_000.5, reason="ü: a test", until=None, once=True),),
+    seconds={"demo": (12.5, 30.0)},
+)
+
+
+def an_entry(
+    number: int = 0, *, app_id: str = "demo", what: str = "", result: str = "done", **details: object
+) -> Entry:
+    return Entry(1_700_000_000.0 + number, "anna", what or f"update {number}", result, app_id, "c" * 40, "r", details)
+
+
+class MemoryContract:
+    """`memory` is the port, empty; `unreachable` the same one with nobody at the other end."""
+
+    async def test_nothing_is_remembered_at_first(self, memory: Memory) -> None:
+        assert await memory.read() == NOTHING
+        assert list(await memory.history(10)) == []
+
+    async def test_what_is_written_is_read_back_and_replaces_what_was(self, memory: Memory) -> None:
+        await memory.write(REMEMBERED)
+        assert await memory.read() == REMEMBERED
+        await memory.write(NOTHING)
+        assert await memory.read() == NOTHING
+
+    async def test_the_history_is_read_newest_first(self, memory: Memory) -> None:
+        await memory.append([an_entry(0), an_entry(1, app_id="other")])
+        await memory.append([])
+        await memory.append([an_entry(2, text="ü", seconds=0.5)])
+        assert list(await memory.history(10)) == [
+            an_entry(2, text="ü", seconds=0.5),
+            an_entry(1, app_id="other"),
+            an_entry(0),
+        ]
+        assert list(await memory.history(1)) == [an_entry(2, text="ü", seconds=0.5)]
+        assert list(await memory.history(10, "other")) == [an_entry(1, app_id="other")]
+
+    async def test_a_trouble_that_stands_is_said_once(self, memory: Memory) -> None:
+        failed = {"what": "update", "result": "failed"}
+        await memory.append([an_entry(0, **failed, message="disk full")])
+        await memory.append([an_entry(1, **failed, message="disk full")])
+        await memory.append([an_entry(2, **failed, message="no route")])
+        await memory.append([an_entry(3, what="update")])
+        await memory.append([an_entry(4, what="update")])
+        await memory.append([an_entry(5, **failed, message="no route")])
+        assert [entry.at - 1_700_000_000 for entry in await memory.history(10)] == [5, 4, 3, 2, 0]
+
+    async def test_no_answer_is_not_nothing(self, unreachable: Memory) -> None:
+        with pytest.raises(Unreachable):
+            await unreachable.read()
+        with pytest.raises(Unreachable):
+            await unreachable.append([an_entry()])

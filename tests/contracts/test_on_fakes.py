@@ -13,8 +13,15 @@ from reconciler.adapters.git import GitSource
 from reconciler.planning.steps import UploadArtifact
 from reconciler.ports import Artifacts, Reports, Secrets, Source
 from reconciler.secrets import LocalSecrets
-from tests.contracts.ports import ArtifactsContract, ReportsContract, RuntimeContract, SecretsContract, SourceContract
-from tests.fakes import FakeArtifacts, FakeReports, FakeRuntime, FakeSecrets, FakeSource, a_repository
+from tests.contracts.ports import (
+    ArtifactsContract,
+    MemoryContract,
+    ReportsContract,
+    RuntimeContract,
+    SecretsContract,
+    SourceContract,
+)
+from tests.fakes import FakeArtifacts, FakeMemory, FakeReports, FakeRuntime, FakeSecrets, FakeSource, a_repository
 
 
 class TestFakeArtifacts(ArtifactsContract):
@@ -97,3 +104,16 @@ class TestFakeReports(ReportsContract):
     async def newest(self, reports: Reports) -> Mapping[str, object]:
         assert isinstance(reports, FakeReports)
         return reports.published[-1]
+
+
+class TestFakeMemory(MemoryContract):
+    @pytest.fixture
+    def memory(self) -> FakeMemory:
+        return FakeMemory()
+
+    @pytest.fixture
+    def unreachable(self) -> FakeMemory:
+        port = FakeMemory()
+        for method in ("read", "append", "history"):
+            port.fail(method)
+        return port

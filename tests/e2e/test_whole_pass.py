@@ -12,9 +12,11 @@ import pytest_asyncio
 from bioengine_runtime.contract.app import AppSpec
 from reconciler.adapters.artifacts import MANAGER, HyphaArtifacts
 from reconciler.adapters.hypha import Address, HyphaSession
+from reconciler.adapters.memory import HyphaMemory
 from reconciler.adapters.runtime import WorkerRuntime
 from reconciler.planning.steps import UploadArtifact
 from reconciler.ports import Artifacts, Runtime
+from tests.contracts.hypha_memory import HyphaMemoryContract
 from tests.contracts.ports import ArtifactsContract, RuntimeContract, send
 from tests.contracts.ports import an_upload as an_upload_of
 from tests.e2e.lab import KILLED, Lab
@@ -238,6 +240,16 @@ class TestHyphaArtifacts(ArtifactsContract):
             )
             found |= {f"{folder}/{i['name']}".lstrip("/"): i["size"] for i in items if i["type"] == "file"}
         return found
+
+
+class TestHyphaMemory(HyphaMemoryContract):
+    @pytest.fixture
+    def session(self, lab: Lab) -> HyphaSession:
+        return lab.session
+
+    @pytest.fixture
+    def unreachable(self, nobody: HyphaSession) -> HyphaMemory:
+        return HyphaMemory(nobody, "lab", lambda: self.key)
 
 
 class TestWorkerRuntime(RuntimeContract):
