@@ -8,12 +8,13 @@ from typing import Any
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import SecretFromEnv
-from bioengine_runtime.contract.cluster import ClusterSpec, artifact_version
+from bioengine_runtime.contract.cluster import ClusterSpec, SelfHeal, Suspension, artifact_version
 from bioengine_runtime.contract.code import ClassFacts
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.contract.status import AppState, NodeState, Provenance, Rejection, WorkerState
 from reconciler.planning.desired import AppCode, DesiredApp, DesiredState
 from reconciler.planning.live import ArtifactVersion, LiveArtifact, LiveState, Unseen
+from reconciler.planning.memory import Order, Remembered
 from reconciler.planning.problems import Location, Problem
 from reconciler.planning.source import Blob, Folder, Revision
 from reconciler.planning.steps import SecretTable
@@ -24,6 +25,8 @@ COMMIT = "9c1e7d2" + "0" * 33
 OLD_COMMIT = "4c45ada" + "0" * 33
 SOURCE = "https://git.example/lab/apps"
 GIB = 2.0**30
+NOW = 1_793_700_000.0
+"""2026-11-03 10:00 UTC, a Tuesday."""
 
 
 def an_oid(text: str) -> str:
@@ -86,7 +89,9 @@ def an_app(
     commit: str = COMMIT,
     secrets: SecretTable | None = None,
     depends_on: tuple[str, ...] = (),
-    suspend: bool | str = False,
+    suspend: bool | str | Suspension = False,
+    self_heal: SelfHeal | None = None,
+    ignore: tuple[str, ...] = (),
     line: int = 7,
     **spec: Any,
 ) -> DesiredApp:
@@ -114,6 +119,8 @@ def an_app(
         where=Location("cluster.yaml", line, 3),
         depends_on=depends_on,
         suspend=suspend,
+        self_heal=self_heal,
+        ignore=ignore,
     )
 
 
@@ -215,15 +222,20 @@ def a_live(
     *apps: AppState,
     artifacts: Iterable[LiveArtifact] | None = (),
     unseen: Iterable[str] = (),
+    orders: Iterable[Order] = (),
+    seconds: Mapping[str, tuple[float, ...]] | None = None,
+    at: float = NOW,
     **worker: Any,
 ) -> LiveState:
-    """What is seen; a name in `unseen` (`apps`, `artifacts`) is what was not."""
+    """What is seen at `at`; a name in `unseen` (`apps`, `artifacts`, `memory`) is what was not."""
     missing = tuple(Unseen(what, "no answer within 10 s") for what in unseen)
     names = {one.what for one in missing}
     return LiveState(
         worker=None if "apps" in names else a_worker(*apps, **worker),
         artifacts=None if "artifacts" in names else {artifact.artifact_id: artifact for artifact in artifacts or ()},
         unseen=missing,
+        remembered=None if "memory" in names else Remembered(orders=tuple(orders), seconds=dict(seconds or {})),
+        observed_at=at,
     )
 
 

@@ -138,7 +138,9 @@ def since(judged: Iterable[Judged], before: Iterable[Condition], *, revision: st
     )
 
 
-_DRIFT = frozenset({str(Why.DRIFTED), str(Reason.SELF_HEAL_DISABLED), str(Reason.CODE_MISMATCH)})
+_DRIFT = frozenset(
+    {str(Why.DRIFTED), str(Reason.SELF_HEAL_DISABLED), str(Reason.CODE_MISMATCH), str(Why.CREDENTIAL_EXPIRING)}
+)
 _WINDOW, _APPROVAL = str(Reason.WINDOW_CLOSED), str(Reason.APPROVAL_REQUIRED)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from bioengine_runtime.contract.status import AppState, ServeStatus
 from reconciler.planning.diff import WORKERS
 from reconciler.planning.live import LiveState
+from reconciler.planning.shown import at, listed
 from reconciler.planning.steps import (
     Action,
     Change,
@@ -59,7 +60,7 @@ def report(plan: Plan, live: LiveState, outcomes: Iterable[Outcome] = (), *, obs
     was accepted; whether its app is healthy is for the next look, so until then it is Progressing."""
     results = {outcome.address: outcome for outcome in outcomes}
     running, seen = live.apps, live.worker is not None
-    back = dict(plan.rolled_back)
+    back, ending = dict(plan.rolled_back), _ending(plan)
 
     def health_of(app_id: str) -> Health:
         return health(running.get(app_id), seen=seen)
@@ -67,7 +68,10 @@ def report(plan: Plan, live: LiveState, outcomes: Iterable[Outcome] = (), *, obs
     apps = [
         *(_app_of_step(step, app_id, health_of(app_id), results) for step, app_id in _steps_of_apps(plan)),
         *(_app_held(held, health_of(held.app_id)) for held in plan.held if held.app_id != WORKERS),
-        *(_app_unchanged(app_id, health_of(app_id), back.get(app_id, "")) for app_id in plan.unchanged),
+        *(
+            _app_unchanged(app_id, health_of(app_id), back.get(app_id, ""), ending.get(app_id, ""))
+            for app_id in plan.unchanged
+        ),
     ]
     return {
         "schema": SCHEMA,
@@ -140,10 +144,21 @@ def _app_held(held: Held, now: Health) -> dict[str, Any]:
     return _app(held.app_id, sync, now, held.reason.value, held.message, _class_held(held), held.changes)
 
 
-def _app_unchanged(app_id: str, now: Health, back: str) -> dict[str, Any]:
+def _ending(plan: Plan) -> Mapping[str, str]:
+    """App id → which of its tokens end soon."""
+    ending: dict[str, list[str]] = {}
+    for one in plan.credentials:
+        if one.ends is not None:
+            ending.setdefault(one.app_id, []).append(f"{one.name} ends {at(one.ends)}")
+    return {app_id: f"{listed(said)}; give it a new value" for app_id, said in ending.items()}
+
+
+def _app_unchanged(app_id: str, now: Health, back: str, ending: str) -> dict[str, Any]:
     sort: Class = "health" if now == "Degraded" else "unknown" if now == "Unknown" else ""
     if back:
         return _app(app_id, "OutOfSync", now, Reason.ROLLED_BACK.value, back, sort)
+    if ending and not sort:
+        return _app(app_id, "Synced", now, CREDENTIAL_EXPIRING, ending, "credential")
     return _app(app_id, "Synced", now, sort=sort)
 
 
@@ -165,6 +180,7 @@ def _class_of(changes: tuple[Change, ...], *, created: bool) -> Class:
     return "credential" if changes and all(change.after.startswith("(secret") for change in changes) else "config"
 
 
+CREDENTIAL_EXPIRING = "CredentialExpiring"
 _CODE = frozenset({"artifact_id", "version", "files"})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from reconciler.planning.live import LiveState
@@ -24,6 +24,21 @@ def waves(plan: Plan) -> dict[str, int]:
             before = [found[app_id] for address in step.needs if (app_id := _app_of(by_address[address])) in found]
             found[step.app_id] = 1 + max(before, default=0)
     return found
+
+
+def first_wave(plan: Plan) -> Plan:
+    """What can be done without waiting for an app of the same plan to come up. Uploads and environments are among it,
+    also those of later waves, so that these find theirs ready."""
+    waiting: set[str] = set()  # addresses after which an app has to come up first, and what needs them
+    steps: list[Step] = []
+    for step in plan.steps:
+        if waiting.intersection(step.needs):
+            waiting.add(step.address)
+            continue
+        steps.append(step)
+        if is_of_app(step) and step.effect.impact is not Impact.IN_PLACE:
+            waiting.add(step.address)
+    return replace(plan, steps=tuple(steps))
 
 
 @dataclass(frozen=True, slots=True)
