@@ -186,11 +186,18 @@ def _requirement_problems(folder: Folder, facts: ClassFacts) -> Iterator[Problem
     for text in requirements(facts) or ():
         if text.lstrip().startswith("-") or "file:" in text or text.startswith((".", "/")):
             yield Problem(where, f"requirement {text[:100]!r} is refused", "name packages only, like numpy==2.3.4")
-        elif not re.match(r"(git\+)?https://", text):
+        elif not _SAFE_URL.match(text):
             try:
-                Requirement(text)
+                url = Requirement(text).url
             except InvalidRequirement:
                 yield Problem(where, f"requirement {text[:100]!r} is not valid", "write name==version")
+            else:
+                if url is not None and not _SAFE_URL.match(url):
+                    fix = "fetch it by https, or name a package and its version"
+                    yield Problem(where, f"requirement {text[:100]!r} is refused", fix)
+
+
+_SAFE_URL = re.compile(r"(git\+)?https://")
 
 
 def _composition_problems(

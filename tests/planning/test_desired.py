@@ -360,7 +360,7 @@ def test_everything_wrong_in_cluster_yaml_and_in_the_folders_is_told_at_once() -
     }
 
 
-def test_every_wrong_dependency_is_told_at_its_line() -> None:
+def test_sc_13_every_wrong_dependency_is_told_at_its_line() -> None:
     cluster = a_cluster(
         "source: apps/demo-app", "depends_on: [nobody, second]", second="{source: apps/demo-app, depends_on: [demo]}"
     )
@@ -381,7 +381,7 @@ def test_a_long_chain_of_dependencies_is_no_trouble() -> None:
     assert "circle" in refusal(a_cluster(**many))[0].message
 
 
-def test_a_problem_shows_its_line_its_place_and_the_way_out() -> None:
+def test_sc_09_a_problem_shows_its_line_its_place_and_the_way_out() -> None:
     problem = only(refusal(a_cluster("source: apps/demo-app", "replicsa: 2")))
     assert problem == Problem(
         where=Location("cluster.yaml", 5, 5),
@@ -474,13 +474,13 @@ def test_a_manifest_that_begins_with_a_byte_order_mark_is_read() -> None:
 
 
 @pytest.mark.parametrize("data", [MANIFEST.encode("utf-16"), b"name: \xff\n", b"a: 1\r\nb: \x80\r\n"])
-def test_a_manifest_that_is_not_utf8_is_told_where(data: bytes) -> None:
+def test_sc_08_a_manifest_that_is_not_utf8_is_told_where(data: bytes) -> None:
     problem = only(broken(NEEDED, files={**DEMO, "apps/demo-app/manifest.yaml": data}))
     assert problem.message == "not UTF-8"
     assert problem.where.line > 0
 
 
-def test_a_manifest_that_is_too_large_is_not_read() -> None:
+def test_sc_02_a_manifest_that_is_too_large_is_not_read() -> None:
     files = {**DEMO, "apps/demo-app/manifest.yaml": MANIFEST + "x: " + "a" * 1024 * 1024}
     assert only(broken(NEEDED, files=files)).message == "larger than 1024 KiB"
 
@@ -537,18 +537,29 @@ def test_two_folders_of_one_id_must_be_the_same_throughout() -> None:
         ("./local", "is refused"),
         ("x @ file:///etc", "is refused"),
         ("git+ssh://git@host/x", "is not valid"),
+        ("x @ git+ssh://git@host/x", "is refused"),
+        ("x @ http://host/x-1.0-py3-none-any.whl", "is refused"),
+        ("--index-url=http://evil", "is refused"),
+        ("-c /etc/passwd", "is refused"),
         ("humanize=4.13.0", "is not valid"),
         ("not a name", "is not valid"),
     ],
 )
-def test_a_requirement_names_a_package_and_nothing_else(requirement: str, message: str) -> None:
+def test_sc_16_a_requirement_names_a_package_and_nothing_else(requirement: str, message: str) -> None:
     problem = only(broken(NEEDED, files={**DEMO, "apps/demo-app/main.py": CODE.replace("numpy==2.3.4", requirement)}))
     assert message in problem.message
     assert problem.where.path == "apps/demo-app/main.py"
 
 
 @pytest.mark.parametrize(
-    "requirement", ["numpy", "torch==2.7.0; python_version>'3'", "a[b]>=1,<2", "git+https://h/x@1"]
+    "requirement",
+    [
+        "numpy",
+        "torch==2.7.0; python_version>'3'",
+        "a[b]>=1,<2",
+        "git+https://h/x@1",
+        "x @ https://h/x-1-py3-none-any.whl",
+    ],
 )
 def test_other_requirements_are_left_to_the_resolver(requirement: str) -> None:
     demo(NEEDED, files={**DEMO, "apps/demo-app/main.py": CODE.replace("numpy==2.3.4", requirement)})
@@ -626,12 +637,12 @@ def test_what_is_wrong_with_an_instance_is_said_with_the_way_out(fields: list[st
     ],
 )
 @pytest.mark.parametrize("value", ["x", "{env: X}"])
-def test_variables_of_the_runtime_cannot_be_set(name: str, value: str) -> None:
+def test_sc_15_variables_of_the_runtime_cannot_be_set(name: str, value: str) -> None:
     assert only(broken(NEEDED, f'env: {{"*": {{{name}: {value}}}}}')).message == f"{name} belongs to the runtime"
 
 
 @pytest.mark.parametrize("app_id", sorted(RESERVED_IDS))
-def test_names_of_the_system_are_no_app_ids(app_id: str) -> None:
+def test_sc_12_names_of_the_system_are_no_app_ids(app_id: str) -> None:
     state = declare(a_source(f"name: lab\napps:\n  {app_id}: {{source: apps/demo-app, {NEEDED}}}\n"))
     assert only(state.broken[app_id]).message == f'"{app_id}" is a name of the system itself'
 
@@ -719,7 +730,7 @@ def test_such_names_may_hold_a_secret(name: str) -> None:
         ("=", "="),
     ],
 )
-def test_plain_words_are_read_as_editors_show_them(text: str, value: object) -> None:
+def test_sc_06_plain_words_are_read_as_editors_show_them(text: str, value: object) -> None:
     document = read_yaml(f"x: {text}\n".encode())
     assert document.faults == ()
     assert document.value == {"x": value}
@@ -729,7 +740,7 @@ def test_plain_words_are_read_as_editors_show_them(text: str, value: object) -> 
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "- " * 100_000, "{a: " * 10_000, "? " * 10_000, "&a [" * 1_000, "!t [" * 1_000]
 )
-def test_a_text_made_to_exhaust_the_reader_ends_soon(text: str) -> None:
+def test_sc_03_a_text_made_to_exhaust_the_reader_ends_soon(text: str) -> None:
     started = time.process_time()
     assert read_yaml(text.encode()).faults
     assert time.process_time() - started < 2
