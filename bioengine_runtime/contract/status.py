@@ -11,6 +11,8 @@ from bioengine_runtime.contract.base import AppId, Closed
 
 ServeStatus = Literal["NOT_STARTED", "DEPLOYING", "DEPLOY_FAILED", "RUNNING", "UNHEALTHY", "DELETING"]
 WorkerMode = Literal["single-machine", "external-cluster", "slurm"]
+Gate = Literal["start", "probe", "stable"]
+Return = Literal["none", "under way", "done", "failed"]
 
 
 class Provenance(Closed):
@@ -25,7 +27,7 @@ class Provenance(Closed):
 
 
 class Rejection(Closed):
-    """A version that was tried and did not come up; it is not tried again while its digest stays the same."""
+    """A version that was tried and is not good; it is not tried again while its digest stays the same."""
 
     digest: str
     secret_fingerprints: dict[str, str] = Field(
@@ -34,6 +36,14 @@ class Rejection(Closed):
     reason: str
     log_lines: list[str] = Field(default_factory=list)
     at: float = Field(description="Seconds since the epoch.")
+    gate: Gate = Field(
+        default="start",
+        description="What it did not pass: it did not come up, answered its probe wrongly, or did not stay healthy.",
+    )
+    rollback: Return = Field(
+        default="none",
+        description="What became of the last good version; none: there is none, or the app is to stay as it is.",
+    )
 
 
 class ReplicaState(Closed):
@@ -61,13 +71,21 @@ class AppState(Closed):
     secret_fingerprints: dict[str, str] = Field(default_factory=dict, description="Class/NAME → keyed hash")
     provenance: Provenance | None = None
     rejected: Rejection | None = None
-    updating: bool = Field(default=False, description="A new version is being brought up beside this one.")
+    updating: bool = Field(
+        default=False, description="A new version is being brought up, or is up and not known to be good yet."
+    )
     replicas: list[ReplicaState] = Field(default_factory=list[ReplicaState])
     service_id: str | None = Field(default=None, description="Full Hypha id, once the gateway has registered it.")
     methods: list[str] = Field(default_factory=list)
     static_site_url: str | None = None
     started_at: float | None = None
     last_updated_at: float | None = None
+    last_deploy_s: float | None = Field(
+        default=None, description="Seconds the newest good version took from the request until it was good."
+    )
+    token_expires_at: float | None = Field(
+        default=None, description="When the app's own Hypha token ends, seconds since the epoch; None: never, or none."
+    )
 
 
 class NodeState(Closed):
@@ -91,6 +109,9 @@ class WorkerState(Closed):
     nodes: list[NodeState] = Field(default_factory=list[NodeState])
     apps: list[AppState] = Field(default_factory=list[AppState])
     workers: dict[str, int] | None = Field(default=None, description="SLURM bounds in force: min, max.")
+    token_expires_at: float | None = Field(
+        default=None, description="When the worker's own Hypha token ends, seconds since the epoch; None: never."
+    )
 
 
 class Prepared(Closed):
