@@ -1,6 +1,6 @@
 """What a pass adds to the history, and an outbox for it.
 
-Law: what was done is said every time; a trouble that stands is said once, until something else is said of it.
+Law: what changed something is said every time; a trouble that stands once, until something else is said of the same.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ TEXT_LIMIT = 500
 RECALLED = 200
 """So many of the newest entries tell which troubles stand."""
 MOST_WAITING = 100
+MOST_STANDING = 1000
 
 Standing = Mapping[tuple[str, str], Mapping[str, Any]]
-"""app id and what → what was said of it last, without the times."""
+"""app id and what → what was said of it last, but by whom and when."""
 
 
 def entries_of(
@@ -88,15 +89,18 @@ def unsaid(entries: Iterable[Entry], standing: Standing) -> tuple[tuple[Entry, .
     now = dict(standing)
     for entry in entries:
         about = (entry.app_id, entry.what)
-        said = {"result": entry.result, "by": entry.by, **entry.details}
-        if entry.result == DONE:
-            now.pop(about, None)
-        elif now.get(about) == said:
+        said = {"result": entry.result, **entry.details, "seconds": None}
+        if now.get(about) == said and not _changes(entry):
             continue
-        else:
-            now[about] = said
+        now.pop(about, None)
+        now[about] = said  # at the end: the newest are kept
         fresh.append(entry)
-    return tuple(fresh), now
+    return tuple(fresh), dict(list(now.items())[-MOST_STANDING:])
+
+
+def _changes(entry: Entry) -> bool:
+    """Whether something became another by it. A failure changes nothing, and nor does an environment that is there."""
+    return entry.result == DONE and not entry.what.startswith("prepare ")
 
 
 class Outbox:

@@ -145,7 +145,7 @@ async def _learn(world: World, seen: Look, before: Said | None) -> None:
     if took and world.lease and seen.hypha.memory:
         try:
             await change(seen.hypha.memory, world.lease, lambda remembered: with_seconds(remembered, took))
-        except Unreachable as error:
+        except ReconcilerError as error:  # it is nice to know, and no more
             log.warning("event=not_remembered what=seconds why=%s", error)
 
 

@@ -11,11 +11,12 @@ from bioengine_runtime.contract.app import AppSpec
 from reconciler.adapters.artifacts import HyphaArtifacts, comment, tree_of
 from reconciler.adapters.hypha import RemoteError
 from reconciler.adapters.runtime import WorkerRuntime
-from reconciler.errors import Unreachable
+from reconciler.errors import Spoiled, Unreachable
 from reconciler.observe import observe
 from reconciler.ports import Hypha, StepFailed
 from tests.builders import a_worker
-from tests.fakes import FakeArtifacts, FakeRuntime
+from tests.contracts.ports import REMEMBERED
+from tests.fakes import FakeArtifacts, FakeMemory, FakeRuntime
 
 
 class ScriptedSession:
@@ -40,7 +41,7 @@ def a_record(alias: str, **fields: object) -> dict[str, object]:
     return {"id": f"ws/{alias}", "versions": [], "staging": None, **fields}
 
 
-async def test_both_questions_are_asked_at_once() -> None:
+async def test_all_questions_are_asked_at_once() -> None:
     runtime, artifacts = FakeRuntime(), FakeArtifacts()
     live = await observe(Hypha(artifacts, runtime))
     assert live.complete and live.worker is not None and live.artifacts == {}
@@ -52,6 +53,22 @@ async def test_an_error_is_unseen_and_says_why() -> None:
     live = await observe(Hypha(artifacts, runtime))
     assert live.worker is None and live.artifacts == {}
     assert [(unseen.what, unseen.why) for unseen in live.unseen] == [("apps", "observe: no answer. Try again.")]
+
+
+async def test_what_is_remembered_is_asked_for_too() -> None:
+    memory, began = FakeMemory(REMEMBERED), time.time()
+    live = await observe(Hypha(FakeArtifacts(), FakeRuntime(), memory=memory))
+    assert live.complete and live.remembered == REMEMBERED and memory.calls == ["read"]
+    assert began <= live.observed_at <= time.time()
+
+
+@pytest.mark.parametrize("error", [Unreachable("away", hint="Wait."), Spoiled("forged", hint="Wait.")])
+async def test_rc_12_a_memory_that_cannot_be_read_is_not_an_empty_one(error: Unreachable) -> None:
+    memory = FakeMemory(REMEMBERED)
+    memory.fail("read", error)
+    live = await observe(Hypha(FakeArtifacts(), FakeRuntime(), memory=memory))
+    assert live.remembered is None and not live.complete
+    assert [(unseen.what, unseen.why) for unseen in live.unseen] == [("memory", f"{error}. Wait.")]
 
 
 async def test_silence_is_unseen_after_its_time() -> None:
