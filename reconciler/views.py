@@ -32,7 +32,7 @@ def status(report: Mapping[str, Any], plan: Mapping[str, Any]) -> Document:
     return {
         **{name: report.get(name) for name in _WHOLE},
         "complete": report["complete"],
-        "drift": _verdict(report, found),
+        "drift": _verdict(found),
         "plan_id": plan.get("id", ""),
         "unseen": list(_unseen(report)),
         "apps": [{**app, "changes": [_change(one) for one in app["changes"]]} for app in report["apps"]],
@@ -48,7 +48,7 @@ def drift(report: Mapping[str, Any], plan: Mapping[str, Any]) -> Document:
         **{name: report.get(name) for name in ("target", "observed_at", "revision")},
         "schema": SCHEMA,
         "complete": report["complete"],
-        "drift": _verdict(report, found),
+        "drift": _verdict(found),
         "apps": found,
     }
 
@@ -111,10 +111,10 @@ def public(value: Any, masked: Callable[[str], str]) -> Any:
 # ── Parts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _verdict(report: Mapping[str, Any], found: Sequence[Document]) -> str:
+def _verdict(found: Sequence[Document]) -> str:
     if any(row["class"] != "unknown" for row in found):
         return "yes"
-    return "no" if report["complete"] and not found else "unknown"
+    return "unknown" if found else "no"
 
 
 def _drifts(report: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Document]:

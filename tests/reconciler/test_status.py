@@ -383,11 +383,11 @@ async def test_a_reconciler_that_takes_no_orders_says_so() -> None:
 
 
 async def test_a_watcher_gets_everything_and_then_what_changed() -> None:
-    board = a_board(an_app("one"), an_app("two"), conditions=[a_condition("Ready")])
+    board = a_board(an_app("one"), an_app("still"), an_app("two"), conditions=[a_condition("Ready")])
     watching = await Watchers(board).join()
     first = await anext(watching)
-    assert first["event"] == "snapshot" and [app["id"] for app in first["apps"]] == ["one", "two"]
-    board.show(said(an_app("one", "OutOfSync"), conditions=[a_condition("Ready", "False")]))
+    assert first["event"] == "snapshot" and [app["id"] for app in first["apps"]] == ["one", "still", "two"]
+    board.show(said(an_app("one", "OutOfSync"), an_app("still"), conditions=[a_condition("Ready", "False")]))
     then = await anext(watching)
     assert then["event"] == "changes" and [app["id"] for app in then["apps"]] == ["one"] and then["gone"] == ["two"]
     assert [one["status"] for one in then["conditions"]] == ["False"]
