@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
-from reconciler.planning.steps import DeployApp, Outcome, Plan, Result, Step, StopApp, UpdateApp
+from reconciler.planning.steps import DeployApp, Outcome, Plan, Rest, Result, Step, StopApp, UpdateApp
 
 SHORTEST_S = 5.0
 LONGEST_S = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """After `tries` failures of one content: not again before `until` (seconds since the epoch)."""
-
-    tries: int
-    until: float
-    digest: str
-    why: str
 
 
 def after(before: Mapping[str, Rest], plan: Plan, outcomes: Iterable[Outcome], now: float) -> Mapping[str, Rest]:

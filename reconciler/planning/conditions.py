@@ -85,7 +85,7 @@ class Judged:
     message: str = ""
 
 
-TIME_HELPS = frozenset({Reason.UPDATING, Reason.DEPENDENCY_NOT_READY, Reason.LIVE_STATE_UNKNOWN})
+TIME_HELPS = frozenset({Reason.BACKING_OFF, Reason.UPDATING, Reason.DEPENDENCY_NOT_READY, Reason.LIVE_STATE_UNKNOWN})
 """Held, but only for now."""
 A_PERSON_SAID_SO = frozenset({Reason.SUSPENDED, Reason.ROLLED_BACK, Reason.DRIFT_ACCEPTED})
 """Left as it is because somebody wants it so: nothing is stuck."""

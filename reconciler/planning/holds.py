@@ -12,7 +12,7 @@ from reconciler.planning.diff import RUNNING_CODE, Difference, Kind
 from reconciler.planning.effects import Room, lacking, needs_of
 from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Order
-from reconciler.planning.shown import count, listed
+from reconciler.planning.shown import at, count, listed
 from reconciler.planning.steps import Action, Held, PlanOptions, Reason
 from reconciler.planning.suspending import suspended
 from reconciler.planning.why import by_hand, rolled_back
@@ -161,6 +161,16 @@ def _other_code(difference: Difference, draft: Draft) -> Held | None:
     return hold(difference, Reason.CODE_MISMATCH, message, fix)
 
 
+def _resting(difference: Difference, draft: Draft) -> Held | None:
+    rest = draft.options.resting.get(difference.app_id)
+    if rest is None or draft.options.force or rest.until <= draft.live.observed_at:
+        return None
+    if rest.digest != (difference.wanted.spec.digest() if difference.wanted else ""):
+        return None
+    message = f"it failed ({count(rest.tries, 'time')}): {rest.why}; tried again at {at(rest.until)}"
+    return hold(difference, Reason.BACKING_OFF, message, f"reconcile retry {difference.app_id}")
+
+
 def _left_as_it_is(difference: Difference, draft: Draft) -> Held | None:
     """An app that is gone is always brought back: machines lose apps, too, and mean nothing by it."""
     wanted = difference.wanted
@@ -247,10 +257,11 @@ RULES: tuple[Rule, ...] = (
     _other_code,
     _under_way,
     _rejected,
+    _resting,
     _left_as_it_is,
     _no_code,
     _no_room,
     _dependency,
 )
-REMOVAL_RULES: tuple[Rule, ...] = (_not_targeted, _unremembered, _left_alone)
+REMOVAL_RULES: tuple[Rule, ...] = (_not_targeted, _unremembered, _left_alone, _resting)
 """For each removal by itself; guard.py judges them together."""

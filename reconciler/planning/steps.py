@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
@@ -75,6 +76,7 @@ class Reason(StrEnum):
 
     APPROVAL_REQUIRED = "ApprovalRequired"
     ARTIFACT_CONFLICT = "ArtifactConflict"
+    BACKING_OFF = "BackingOff"
     BAD_COMMIT = "BadCommit"
     CODE_MISMATCH = "CodeMismatch"
     DEPENDENCY_NOT_READY = "DependencyNotReady"
@@ -202,6 +204,16 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """After `tries` failures of one content: not again before `until` (seconds since the epoch)."""
+
+    tries: int
+    until: float
+    digest: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanOptions:
     """What a person asks of one plan. `prune_confirmed`: exactly so many removals are meant, whatever the budget says;
     `force`: try again what was rejected, and do not wait for an update that is under way."""
@@ -209,6 +221,8 @@ class PlanOptions:
     targets: frozenset[str] = frozenset()
     prune_confirmed: int = 0
     force: bool = False
+    resting: Mapping[str, Rest] = field(default_factory=dict[str, Rest])
+    """Apps that failed a moment ago; no part of what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
