@@ -20,6 +20,7 @@ from typing import Any
 from hypha_rpc import connect_to_server
 
 from bioengine_runtime.pace import PER_SECOND, Pace
+from bioengine_runtime.signs_of_life import SignsOfLife
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ class HyphaSession:
         if address.workspace:
             config["workspace"] = address.workspace
         server = await asyncio.wait_for(connect_to_server(config), CONNECT_TIMEOUT_S)
-        _keep_pace(server.rpc, address.message_rate)
+        _send_with_care(server.rpc, address.message_rate)
         return server
 
     async def _watch(self) -> None:
@@ -206,15 +207,16 @@ class HyphaSession:
         return await asyncio.wait_for(question, PROBE_TIMEOUT_S)
 
 
-def _keep_pace(rpc: Any, message_rate: float) -> None:
-    """Every message of this client goes through one function; hypha-rpc offers no other place to slow it down."""
-    pace, send = Pace(message_rate), rpc._emit_message
+def _send_with_care(rpc: Any, message_rate: float) -> None:
+    """No needless messages, and none too fast. All go through one function; hypha-rpc offers no other place for it."""
+    pace, signs, send = Pace(message_rate), SignsOfLife(), rpc._emit_message
 
-    async def paced(message: bytes) -> None:
-        await pace()
-        await send(message)
+    async def send_with_care(message: bytes) -> None:
+        if not await signs.needless(message):
+            await pace()
+            await send(message)
 
-    rpc._emit_message = paced
+    rpc._emit_message = send_with_care
 
 
 def _local_id(full: str) -> str:

@@ -1,7 +1,8 @@
 """No more messages to Hypha than it takes: one client that sends faster than its limit is disconnected, not slowed.
 
-Hypha's defaults are 200 messages per second with 2,000 in reserve, per client. A call costs the side that answers two
-messages (a sign of life, the answer), a look-up two more, large payloads one or two per chunk. We stay a tenth below.
+Hypha's defaults are 200 messages per second with 2,000 in reserve, per client. A call costs the side that answers one
+message (a long one two, with its sign of life), a look-up two more, large payloads one or two per chunk. We stay a
+tenth below.
 """
 
 from __future__ import annotations

@@ -15,10 +15,22 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
+from ray.exceptions import RayTaskError
 
 log = logging.getLogger("ray.serve")
 Stream = AsyncGenerator[Any, None]
 _END = object()
+FOR_GATEWAY = "gateway."
+"""Before the name of a method: then it takes `(args, kwargs)` and raises AsRaised, whatever it is that it raises."""
+
+
+class AsRaised(Exception):
+    """What a method has raised, by name and text: its class may be one that nobody outside of the replica can open."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name = name
+        self.text = text
 
 
 async def call(method: Callable[..., Any], *args: Any) -> Any:
@@ -46,6 +58,38 @@ def as_serve_calls_it(method: Callable[..., Any], *, debug: bool) -> Callable[..
     if streaming:
         return _logged_stream(offered, debug=debug)
     return _logged(offered) if debug else offered
+
+
+def as_gateway_calls_it(method: Callable[..., Any]) -> Callable[..., Any]:
+    """What `as_serve_calls_it` has made, for calls that do not go through Ray's store of objects.
+
+    Of what comes in nothing is a name, so nothing can clash with the names of Serve's own parameters."""
+    if inspect.isasyncgenfunction(method):
+        return method  # called as if it were no generator it is not run, and Serve says what it is
+
+    @functools.wraps(method)
+    async def answer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return await method(*args, **kwargs)
+        except Exception as error:
+            raised = under_ray(error)
+            raise AsRaised(type(raised).__name__, str(raised)) from error
+
+    return answer
+
+
+def under_ray(error: Exception) -> Exception:
+    """The exception under Ray's wrappers, of which there is one per deployment the call went through."""
+    while isinstance(error, RayTaskError):
+        cause = getattr(error, "cause", None)
+        if not isinstance(cause, Exception) or cause is error:
+            return RuntimeError(last_line(str(error)))
+        error = cause
+    return error
+
+
+def last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _run_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:

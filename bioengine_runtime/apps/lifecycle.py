@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from bioengine_runtime.apps import store
-from bioengine_runtime.apps.calling import as_serve_calls_it, call
+from bioengine_runtime.apps.calling import FOR_GATEWAY, as_gateway_calls_it, as_serve_calls_it, call
 from bioengine_runtime.apps.datasets import EmptyDatasets
 from bioengine_runtime.apps.handles import as_written_for
 from bioengine_runtime.apps.loading import load_class
@@ -101,6 +101,8 @@ class ManagedDeployment:
         user = self.__dict__.get("_user")
         if user is None or (name.startswith("_") and name not in ("__del__", *SERVES_OWN)):
             raise AttributeError(name)
+        if name.startswith(FOR_GATEWAY):
+            return as_gateway_calls_it(getattr(self, name.removeprefix(FOR_GATEWAY)))
         if name == "__del__":
             return self._end
         if name == "check_health":

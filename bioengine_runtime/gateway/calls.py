@@ -11,15 +11,18 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import BackPressureError
+from grpc.aio import AioRpcError
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from bioengine_runtime.apps.calling import FOR_GATEWAY, AsRaised, last_line, under_ray
 from bioengine_runtime.gateway.callers import Callers
 from bioengine_runtime.gateway.errors import TooManyRequests
 from bioengine_runtime.gateway.offer import APP_TYPE, OWN_METHODS, Offer, rtc_name
+from bioengine_runtime.gateway.weight import is_light
 from bioengine_runtime.rpc.access import Caller, may_call
-from bioengine_runtime.rpc.door import answering, plain
+from bioengine_runtime.rpc.door import answering, named, plain
 
 if TYPE_CHECKING:
     from bioengine_runtime.gateway.rtc import Peers
@@ -29,6 +32,8 @@ log = logging.getLogger("ray.serve")
 Remote = Callable[..., Any]
 NOT_STREAMED = "handle.options(stream=True)"
 """Part of what Serve says when a generator is called as if it were not one; it has not run anything by then."""
+NO_SUCH_METHOD = "that does not exist"
+"""Part of what Serve says of a method that the replica does not have."""
 
 
 class AppCalls:
@@ -45,6 +50,8 @@ class AppCalls:
         self._service_id = service_id
         self._callers = callers
         self._streams: set[str] = set()
+        self._takes_messages = True
+        """Not so while its replicas are of a release that answers only through Ray's store of objects."""
         self._handles: dict[tuple[str, bool], Any] = {}
         self.peers = _peers(offer.app_id, lambda: service_id("").split("/")[0], self.service)
 
@@ -60,6 +67,7 @@ class AppCalls:
             self._handles.clear()
         if offer.code_digest != before.code_digest:
             self._streams.clear()
+            self._takes_messages = True
         if self.peers is not None and not offer.looks_like(before):
             self.peers.renew()
 
@@ -138,15 +146,26 @@ class AppCalls:
             self._at_work.discard(task)
 
     async def _ask(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        response = self._handle(name).remote(*args, **kwargs)
+        if self._takes_messages and is_light(args, kwargs):
+            try:
+                return await self._answer(self._handle(FOR_GATEWAY + name, message=True).remote(args, kwargs))
+            except RayServeException as error:
+                if NO_SUCH_METHOD not in str(error):
+                    raise
+                self._takes_messages = False
+        return await self._answer(self._handle(name).remote(*args, **kwargs))
+
+    async def _answer(self, response: Any) -> Any:
         try:
             return await response
         except asyncio.CancelledError:
             response.cancel()
             raise
+        except AsRaised as raised:
+            raise named(raised.name, raised.text) from None
         except BackPressureError as full:
             raise self._at_capacity(full) from None
-        except RayError as error:
+        except (RayError, AioRpcError) as error:
             raise _as_the_app_raised(error, self.offer.app_id) from None
 
     async def _stream(
@@ -174,14 +193,17 @@ class AppCalls:
         finally:
             self._at_work.discard(me)
 
-    def _handle(self, name: str, *, stream: bool = False) -> Any:
-        """Serve's handle of one method; to make one costs as much as to use it. All share one router."""
+    def _handle(self, name: str, *, stream: bool = False, message: bool = False) -> Any:
+        """Serve's handle of one method; to make one costs as much as to use it. All share one router.
+
+        `message`: call and answer go straight to the replica and back, in one message each. That is twice as fast as
+        through Ray's store of objects, with the same routing, and for light arguments only."""
         if handle := self._handles.get((name, stream)):
             return handle
         root = self._handles.get(("", False))
         if root is None:
             root = self._handles["", False] = _router(self.offer)
-        made = root.options(method_name=name, stream=stream)
+        made = root.options(method_name=name, stream=stream, _by_reference=not message)
         return self._handles.setdefault((name, stream), made)
 
     def _at_capacity(self, full: BackPressureError) -> TooManyRequests:
@@ -216,11 +238,7 @@ def _peers(app_id: str, workspace: Callable[[], str], service: Callable[[], dict
 
 
 def _router(offer: Offer) -> Any:
-    """Serve's handle with its router on our loop: a fifth more calls/s (Ray 2.60, 1 KB) than in a thread of its own.
-
-    gRPC instead of object references would double that, but it refuses arguments above 4 MB and every method with a
-    parameter named `context`.
-    """
+    """Serve's handle with its router on our loop: a fifth more calls/s (Ray 2.60, 1 KB) than in a thread of its own."""
     handle = DeploymentHandle(offer.entry, app_name=offer.app_id)
     handle._init(_run_router_in_separate_loop=False)
     return handle
@@ -237,18 +255,10 @@ def _own(method: Remote) -> Remote:
     return remote
 
 
-def _as_the_app_raised(error: BaseException, app_id: str) -> Exception:
-    """The exception under Ray's wrappers, of which there is one per deployment the call went through."""
-    while isinstance(error, RayTaskError):
-        cause = getattr(error, "cause", None)
-        if not isinstance(cause, Exception) or cause is error:
-            return RuntimeError(_last_line(str(error)))
-        error = cause
-    if isinstance(error, RayError):
-        return RuntimeError(f"{app_id} could not answer: {_last_line(str(error)) or type(error).__name__}")
-    assert isinstance(error, Exception)
+def _as_the_app_raised(error: Exception, app_id: str) -> Exception:
+    """The app's own exception, or that there is no answer, and why."""
+    error = under_ray(error)
+    if isinstance(error, RayError | AioRpcError):
+        why = error.details() if isinstance(error, AioRpcError) else str(error)
+        return RuntimeError(f"{app_id} could not answer: {last_line(why or '') or type(error).__name__}")
     return error
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

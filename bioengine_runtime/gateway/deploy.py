@@ -19,10 +19,12 @@ from bioengine_runtime.pace import PER_SECOND
 from bioengine_runtime.serve_thread import in_serve_thread
 
 PARTS = (
-    *("gateway/*.py", "apps/record.py", "apps/store.py", "contract/*.py"),
-    *("rpc/access.py", "rpc/door.py", "hypha_session.py", "pace.py"),
+    *("gateway/*.py", "apps/calling.py", "apps/record.py", "apps/store.py", "contract/*.py"),
+    *("rpc/access.py", "rpc/door.py", "hypha_session.py", "pace.py", "signs_of_life.py"),
 )
 """The files whose change makes a new release of the gateway."""
+ENVIRONMENT = {"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1)}
+"""Answers may be as large as gRPC can have them; Serve's default is 4 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,11 @@ def _deployment(settings: GatewaySettings, admins: Sequence[str]) -> serve.Deplo
         graceful_shutdown_timeout_s=20,
         health_check_period_s=5,
         user_config={"admins": sorted(set(admins))},
-        ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
+        ray_actor_options={
+            "num_cpus": 0,
+            "resources": {"node:__internal_head__": 0.001},
+            "runtime_env": {"env_vars": ENVIRONMENT},
+        },
     )
     # Serve keeps the replica of an equal version. Naming one is no longer public in 2.60; Serve itself does it so.
     return settled(Gateway).options(version=release(settings), _internal=True)

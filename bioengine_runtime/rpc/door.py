@@ -105,9 +105,12 @@ def plain(error: BaseException) -> Exception:
     name = ValueError.__name__ if isinstance(error, Invalid) else type(error).__name__
     if not isinstance(error, Exception):
         return RuntimeError(f"{name}: {error}")
-    # A fresh class of the same name: rebuilding the original could need arguments we do not have.
-    same_name = type(name, (Exception,), {"__module__": "builtins"})
-    bare = same_name(str(error))
+    return named(name, str(error))
+
+
+def named(name: str, text: str) -> Exception:
+    """An exception of this name. Of a fresh class: to rebuild the original could need arguments we do not have."""
+    bare: Exception = type(name, (Exception,), {"__module__": "builtins"})(text)
     bare.__suppress_context__ = True
     return bare
 

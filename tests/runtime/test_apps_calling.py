@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import pickle
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from hypha_rpc.utils.schema import schema_method
 
-from bioengine_runtime.apps.calling import as_serve_calls_it, call
+from bioengine_runtime.apps.calling import AsRaised, as_gateway_calls_it, as_serve_calls_it, call
 from bioengine_runtime.apps.sharing import Shared
 
 
@@ -105,6 +107,16 @@ async def test_debug_tells_the_method_and_its_time_but_never_its_arguments(caplo
     assert caplog.messages[0].endswith("outcome=ValueError")
     assert caplog.messages[1].endswith("outcome=ok")
     assert "canary" not in caplog.text
+
+
+async def test_the_gateway_gives_arguments_whole_and_gets_errors_that_it_can_open():
+    waits, fails, streams = (as_gateway_calls_it(offered(name)) for name in ("blocks", "fails", "streams"))
+    assert await waits((), {"seconds": 0.0}) != threading.get_ident()
+    with pytest.raises(AsRaised) as raised:
+        await fails(("this",), {})
+    opened = pickle.loads(pickle.dumps(raised.value))
+    assert (opened.name, opened.text) == ("ValueError", "not this")
+    assert inspect.isasyncgenfunction(streams)
 
 
 async def test_one_look_serves_all_who_ask_while_another_is_under_way():

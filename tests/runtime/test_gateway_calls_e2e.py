@@ -67,6 +67,10 @@ class Busy:
         return value
 
     @schema_method
+    async def zeros(self, number: int) -> bytes:
+        return bytes(number)
+
+    @schema_method
     async def slowly(self, number: int):
         """Numbers, with a pause after each."""
         try:
@@ -142,6 +146,10 @@ async def app(stack: Stack) -> AsyncIterator[Any]:
 async def test_20_mib_pass_in_both_directions(app: Any) -> None:
     image = numpy.random.default_rng(0).random((1024, 2560))
     assert (await app.echo({"image": image, "name": "x"}))["image"].tobytes() == image.tobytes()
+
+
+async def test_a_small_question_may_have_an_answer_beyond_serves_usual_limit(app: Any) -> None:
+    assert await app.zeros(20 * 1024**2) == bytes(20 * 1024**2)
 
 
 async def test_generators_with_and_without_async_are_streamed(app: Any) -> None:

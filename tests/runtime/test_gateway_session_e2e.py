@@ -124,10 +124,10 @@ async def test_more_calls_than_hypha_takes_of_one_client_are_slowed_and_not_cut_
         async def call_often() -> int:
             caller = await callers.enter_async_context(stack.connected("bob"))
             held = await caller.get_service(f"{stack.workspace}/talk")
-            return sum([await held.say() == "paced" for _ in range(450)])
+            return sum([await held.say() == "paced" for _ in range(900)])
 
         done = await asyncio.gather(*(call_often() for _ in range(3)))
-        assert (sum(done), session.connections) == (1350, 1)
+        assert (sum(done), session.connections) == (2700, 1)
 
 
 async def test_a_server_that_stays_away_is_waited_for_and_finds_the_same_services(
