@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bioengine_runtime.contract.status import AppState, WorkerState
+from bioengine_runtime.contract.status import AppState, Rejection, WorkerState
 from reconciler.apply import Tell
 from reconciler.errors import Unreachable
 from reconciler.planning.steps import DeployApp, Plan, PlanOptions, Reason, Result, StopApp, UpdateApp
@@ -33,12 +33,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """One app after its step: `why` and `log_lines` when it did not come up."""
+    """One app after its step: `why` and `log_lines` when it did not come up, and which version `serves` instead:
+    one that was there all the time, or that was brought back (`rolled_back`)."""
 
     app_id: str
     verdict: Verdict
     why: str = ""
     log_lines: tuple[str, ...] = ()
+    serves: str = ""
+    rolled_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,20 @@ def judge(app_id: str, digest: str, app: AppState | None) -> Settled:
     if app is None:
         return Settled(app_id, Verdict.WAITING if digest else Verdict.GONE, "" if not digest else "not there yet")
     if digest and app.rejected and app.rejected.digest == digest:
-        return Settled(app_id, Verdict.REJECTED, app.rejected.reason, tuple(app.rejected.log_lines))
+        return _rejected(digest, app, app.rejected)
     if digest and app.digest == digest and app.status == "DEPLOY_FAILED":
         return Settled(app_id, Verdict.REJECTED, app.message or "it did not come up")
     up = app.digest == digest and app.status == "RUNNING" and not app.updating and app.service_id is not None
     return Settled(app_id, Verdict.HEALTHY if up else Verdict.WAITING, app.message or app.status)
+
+
+def _rejected(digest: str, app: AppState, rejected: Rejection) -> Settled:
+    if rejected.rollback == "under way":
+        return Settled(app.app_id, Verdict.WAITING, f"going back to the last good version: {rejected.reason}")
+    instead = app.status == "RUNNING" and app.digest != digest and app.spec is not None
+    serves = app.spec.version if app.spec and instead else ""
+    lines, back = tuple(rejected.log_lines), rejected.rollback == "done"
+    return Settled(app.app_id, Verdict.REJECTED, rejected.reason, lines, serves, back)
 
 
 async def _until_settled(

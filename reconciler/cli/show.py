@@ -51,6 +51,11 @@ class Screen:
         """The answer as JSON, on plain stdout."""
         self.out.file.write(self.masked(json.dumps(content, indent=2, ensure_ascii=False)) + "\n")
 
+    def line(self, content: Mapping[str, Any]) -> None:
+        """One object of JSON on a line of its own, at once."""
+        self.out.file.write(self.masked(json.dumps(content)) + "\n")
+        self.out.file.flush()
+
     def markdown(self, content: str) -> None:
         self.out.file.write(self.masked(content) + "\n")
 
