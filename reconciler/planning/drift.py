@@ -44,8 +44,6 @@ HEALTH: Mapping[ServeStatus, Health] = {
     "DELETING": "Progressing",
 }
 _NOT_KNOWN = frozenset({Reason.LIVE_STATE_UNKNOWN, Reason.INVALID_DECLARATION})
-_BY_HAND = frozenset({Reason.CODE_MISMATCH, Reason.DRIFT_ACCEPTED, Reason.SELF_HEAL_DISABLED})
-"""Held, and no commit asked for the difference."""
 
 
 def health(app: AppState | None, *, seen: bool = True) -> Health:
@@ -167,7 +165,7 @@ def _class_held(held: Held) -> Class:
         return "unknown" if held.reason is Reason.LIVE_STATE_UNKNOWN else ""
     if held.action is Action.STOP:
         return "orphan"
-    if held.drift or held.reason in _BY_HAND:
+    if held.drift and held.reason is not Reason.DRIFT_ACCEPTED:
         return _class_of(held.changes, created=held.action is Action.CREATE)
     return ""
 

@@ -183,7 +183,7 @@ def _left_as_it_is(difference: Difference, draft: Draft) -> Held | None:
         return None
     hand = by_hand(difference.running)
     if mode is False:
-        message = f"changed and taken as meant: {where} is false{hand}"
+        message = f"taken as meant because {where} is false{hand}"
         return hold(difference, Reason.DRIFT_ACCEPTED, message, f"set {where}: true to undo it, or write it into git")
     message = f"live differs from git (drift), and {where} is {mode}{hand}"
     return hold(difference, Reason.SELF_HEAL_DISABLED, message, f"set {where}: true to undo it")

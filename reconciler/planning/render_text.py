@@ -241,7 +241,7 @@ def _folders(plan: Plan) -> Iterator[Line]:
     meant = [held for held in plan.held if held.reason is Reason.DRIFT_ACCEPTED]
     for held in meant:
         fields = listed([f"{change.field} {change.before or 'nothing'}" for change in held.changes])
-        yield _plain(plain(f"Taken as meant: {held.app_id} runs with {fields} ({held.message})", MESSAGE_LIMIT))
+        yield _plain(plain(f"Changed by hand: {held.app_id} runs with {fields}, {held.message}", MESSAGE_LIMIT))
     for app_id, said in plan.rolled_back:
         yield _plain(plain(f"Rolled back: {app_id}, {said}", MESSAGE_LIMIT))
     if plan.orphans:

@@ -76,6 +76,12 @@ def test_what_no_slurm_worker_could_ever_hold_is_held(gpus: int, held: bool) -> 
             assert made.held[0].message == "Main needs 1 CPU, 3 GPU; a SLURM worker has 8 CPU, 2 GPU"
 
 
+def test_a_worker_that_is_larger_than_slurm_gives_now_counts() -> None:
+    app = an_app(code=some_code(classes=[a_class(num_gpus=3)]))
+    live: dict[str, Any] = {"mode": "slurm", "workers": {"min": 0, "max": 4}}
+    assert not a_plan(app, compute=SLURM, nodes=[a_node("fat", CPU=8, GPU=4)], **live).held
+
+
 # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -124,8 +130,8 @@ def test_times_are_told_in_numbers_that_people_can_use() -> None:
 
 
 def test_apps_that_wait_for_each_other_stand_in_waves() -> None:
-    made = a_plan(*A_CHAIN, an_app("beside"))
-    assert waves(made) == {"base": 1, "beside": 1, "middle": 2, "top": 3}
+    made = a_plan(*A_CHAIN, an_app("beside"), an_app("both", depends_on=("base", "beside")))
+    assert waves(made) == {"base": 1, "beside": 1, "both": 2, "middle": 2, "top": 3}
     text = text_of(made)
     assert "create · wave 1" in text and "create · wave 3" in text
     assert {step["app_id"]: step["wave"] for step in plan_file.to_json(made, "")["steps"]}["top"] == 3

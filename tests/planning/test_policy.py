@@ -95,7 +95,8 @@ def test_what_is_taken_as_meant_is_one_line_and_leaves_all_well() -> None:
     live = drifted()
     made = plan_of(an_app(self_heal=False), live)
     (line,) = [line for line in text_of(made).splitlines() if "demo-app" in line and not line.startswith("Source")]
-    assert line.startswith("Taken as meant: demo-app runs with max_ongoing_requests 50")
+    assert line.startswith("Changed by hand: demo-app runs with max_ongoing_requests 50, taken as meant because")
+    assert drift.report(made, live)["apps"][0]["class"] == ""
     assert conditions(made, live)[Type.READY] is Status.TRUE and conditions(made, live)[Type.STALLED] is Status.FALSE
 
 
@@ -141,13 +142,20 @@ def test_a_difference_at_an_ignored_place_is_none(ignore: str, live: Any, git: A
         ("/env/*/MODE", {"env": {"*": {"MODE": "loud", "LEVEL": "1"}}}),
         ("/env/Main/*", {"env": {"Main": {"MODE": "loud"}}}),
         ("/max_ongoing_request", {"max_ongoing_requests": 50}),
-        ("/authorized_users/0", {"authorized_users": ["*", "mallory"]}),
+        ("/rollout", {"replicas": {"*": 2}}),
         ("/nothing/here", {"debug": True}),
     ],
 )
 def test_sc_17_a_pointer_names_one_place_and_is_no_pattern(ignore: str, live: Any) -> None:
     """Caught: `*` taken for any key; an entry of a list taken for the list."""
     assert plan_of(an_app(ignore=(ignore,)), drifted(**live)).steps
+
+
+def test_sc_17_an_entry_of_a_list_is_that_entry() -> None:
+    app = an_app(ignore=("/authorized_users/0",), authorized_users=["anna", "ben"])
+    assert plan_of(app, drifted(authorized_users=["carl", "ben"])).empty
+    assert plan_of(app, drifted(authorized_users=["anna", "mallory"])).steps
+    assert plan_of(app, drifted(authorized_users=["anna", "ben", "mallory"])).steps
 
 
 def test_a_later_change_elsewhere_is_found_and_deploys_what_git_says() -> None:
@@ -304,6 +312,11 @@ def test_while_the_older_commit_cannot_be_read_what_runs_is_kept() -> None:
     assert held.reason is Reason.ROLLED_BACK and "could not be read" in held.message
 
 
+def test_who_runs_the_newest_commit_is_not_rolled_back() -> None:
+    made = plan_of(an_app(), behind(orders=[replace(PIN, revision=COMMIT, digest="0" * 64)]))
+    assert made.steps and not made.rolled_back
+
+
 def test_the_pin_is_over_when_git_asks_for_something_else() -> None:
     assert plan_of(an_app(max_ongoing_requests=9), behind(orders=[PIN])).steps
 
@@ -373,7 +386,6 @@ def test_a_plan_that_waits_is_said_in_the_conditions(policy: Any, expected: Any)
 def test_an_id_stays_while_nothing_changes_and_goes_when_something_does() -> None:
     one = plan_of(an_app(), behind(), policy={"windows": []})
     assert one.id.startswith("p-9c1e7d2-") and len(one.id) == len("p-9c1e7d2-") + 8
-    later = plan_of(an_app(), behind(at=NOW + HOUR, seconds={"demo-app": (4.0,)}))
-    assert later.id == one.id
+    assert plan_of(an_app(), behind(at=NOW + HOUR, seconds={"demo-app": (4.0,)})).id == one.id
     assert plan_of(an_app(), behind(status={"updating": True})).id != one.id
     assert plan_file.to_json(one, "")["id"] == one.id

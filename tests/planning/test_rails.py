@@ -138,7 +138,7 @@ def test_sp_05_its_date_cannot_be_edited() -> None:
 
 
 BEFORE = an_app(commit=OLD_COMMIT, secrets=a_secret("PIN"), max_ongoing_requests=3)
-WANTED = an_app(secrets=a_secret("PIN"))
+WANTED = an_app(secrets=a_secret("PIN"), kwargs={"Main": {"n": 2}})
 KNOWN = {"demo-app": {"*/PIN": "f" * 16}}
 
 

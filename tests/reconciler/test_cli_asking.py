@@ -51,6 +51,24 @@ def test_a_rejected_version_shows_its_reason_its_log_and_how_to_try_again(fake: 
     assert reconcile(fake, "explain", "one").exit_code == 0
 
 
+def test_a_suspended_app_says_why_who_and_until_when(running: FakeWorld) -> None:
+    said = "{reason: measuring, owner: anna, until: 2226-01-01T00:00:00+00:00}"
+    change = f"    max_ongoing_requests: 3\n    suspend: {said}\n"
+    push(running, **{"cluster.yaml": a_repository("one", "two", one=change)["cluster.yaml"]})
+    for command in (("explain", "one"), ("plan",)):
+        told = reconcile(running, *command).stdout
+        assert "suspended: measuring (anna), until 2226-01-01 00:00 UTC" in told, told
+
+
+def test_a_plan_that_waits_says_for_what_and_still_shows_its_steps(running: FakeWorld) -> None:
+    change = a_repository("one", "two", cluster="policy: {apply: manual}\n", one="    max_ongoing_requests: 3\n")
+    push(running, **{"cluster.yaml": change["cluster.yaml"]})
+    told = reconcile(running, "plan").stdout
+    assert "steps    update one" in told and "Waits (ApprovalRequired)" in told
+    rows = json.loads(reconcile(running, "explain", "one", "-o", "json").stdout)["rows"]
+    assert any(row["name"] == "waits" and "nobody approved" in row["text"] for row in rows)
+
+
 def test_an_app_nobody_knows_is_an_error_with_a_guess(running: FakeWorld) -> None:
     for command in ("explain", "trace", "wait", "retry"):
         result = reconcile(running, command, "onee")

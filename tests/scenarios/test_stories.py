@@ -5,10 +5,14 @@ live.yaml says how live differs from what is wanted, so that no digest has to be
     commit, changed   the newest commit; which commit last touched a folder (id, subject)
     apps              app id → how it runs: `was` (fields of the spec that are otherwise), `spec` (all of it, for an app
                       that git does not name), tree, commit, owner (null: nobody), status, message, updating,
-                      rejected (why the wanted version did not come up), secrets: changed
+                      rejected (why the wanted version did not come up), secrets: changed, by (who changed it by hand),
+                      at (when it was changed), replicas (id → wanted | other: the code that it says it runs)
     artifacts         alias → stored | staged | {versions: {name: tree}}
     nodes, workers    node → what is free; bounds
     unseen            question → why it got no answer
+    now               when it is, ISO 8601
+    orders            what people ordered: kind, subject, by, reason, until, revision, once; a pin is for what git wants
+    seconds           app id → how long its latest deployments took
     options           targets, prune_confirmed, force
 """
 
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +28,12 @@ import pytest
 import yaml
 
 from bioengine_runtime.contract.app import AppSpec
-from bioengine_runtime.contract.status import AppState, Provenance, Rejection
+from bioengine_runtime.contract.status import AppState, Provenance, Rejection, ReplicaState
 from reconciler.planning import drift, render_text
 from reconciler.planning.declare import declare
 from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.live import ArtifactVersion, LiveArtifact, LiveState, Unseen
+from reconciler.planning.memory import Order, OrderKind, Remembered
 from reconciler.planning.planner import plan
 from reconciler.planning.source import Blob, Folder, Revision, SourceTree
 from reconciler.planning.steps import PlanOptions
@@ -37,6 +43,7 @@ HERE = Path(__file__).parent
 STORIES = sorted(path.parent.name for path in HERE.glob("*/live.yaml"))
 WORKSPACE = "lab"
 SOURCE = "https://git.example/lab/apps"
+NOW = "2026-11-03T10:00:00+00:00"
 COMMIT = {"id": "9c1e7d2", "subject": "Newest commit"}
 
 
@@ -58,7 +65,7 @@ def test_the_story_is_told_as_before(story: str, request: pytest.FixtureRequest)
 
 
 def test_there_are_stories() -> None:
-    assert len(STORIES) >= 14
+    assert len(STORIES) >= 24
 
 
 def options_of(said: Mapping[str, Any]) -> PlanOptions:
@@ -124,7 +131,28 @@ def a_live_state(desired: DesiredState, said: Mapping[str, Any]) -> LiveState:
         worker=None if "apps" in unseen else a_worker(*apps, nodes=nodes, workers=said.get("workers"), **fields),
         artifacts=None if "artifacts" in unseen else {artifact.artifact_id: artifact for artifact in stored},
         unseen=tuple(Unseen(what, why) for what, why in unseen.items()),
+        remembered=None if "memory" in unseen else what_is_remembered(desired, said),
+        observed_at=a_time(said.get("now", NOW)),
     )
+
+
+def what_is_remembered(desired: DesiredState, said: Mapping[str, Any]) -> Remembered:
+    orders = [an_order(one, desired) for one in said.get("orders", ())]
+    seconds = {app_id: tuple(map(float, took)) for app_id, took in said.get("seconds", {}).items()}
+    return Remembered(orders=tuple(orders), seconds=seconds)
+
+
+def an_order(how: Mapping[str, Any], desired: DesiredState) -> Order:
+    kind = OrderKind(how["kind"])
+    until = a_time(how["until"]) if "until" in how else None
+    digest = desired.apps[how["subject"]].spec.digest() if kind is OrderKind.PIN else ""
+    revision = an_id(how.get("revision", ""))
+    once = how.get("once", False)
+    return Order(kind, how["subject"], how["by"], a_time(NOW), how.get("reason", ""), until, revision, digest, once)
+
+
+def a_time(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def a_running_app(app_id: str, how: Mapping[str, Any], desired: DesiredState, said: Mapping[str, Any]) -> AppState:
@@ -142,10 +170,19 @@ def a_running_app(app_id: str, how: Mapping[str, Any], desired: DesiredState, sa
         spec=spec,
         digest=spec.digest(),
         secret_fingerprints=prints,
-        provenance=Provenance(owner=owner, source=SOURCE, commit=commit, tree=tree) if owner else None,
+        provenance=Provenance(owner=owner, source=SOURCE, commit=commit, tree=tree, by=how.get("by"))
+        if owner
+        else None,
         rejected=Rejection(digest=wanted.spec.digest(), reason=rejected, at=0.0) if wanted and rejected else None,
         updating=how.get("updating", False),
+        last_updated_at=a_time(how["at"]) if "at" in how else None,
+        replicas=[a_replica(name, code, spec) for name, code in how.get("replicas", {}).items()],
     )
+
+
+def a_replica(name: str, code: str, spec: AppSpec) -> ReplicaState:
+    digest = spec.code_digest() if code == "wanted" else "0" * 64
+    return ReplicaState(deployment="Demo", replica_id=name, state="RUNNING", code_digest=digest)
 
 
 def a_spec(app_id: str, wanted: DesiredApp | None, how: Mapping[str, Any]) -> AppSpec:
