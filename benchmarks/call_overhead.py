@@ -5,19 +5,23 @@
 One Hypha server, one client, two providers of the same echo: an app behind the gateway, and a process that gives the
 function to hypha-rpc. The two take turns, so that a busy machine is busy for both. Latency is of one caller, calls/s
 of several at once. Goal, at 1 KB and at 10 MB: ≥ 0.8× of the calls/s and ≤ 1.3× of the p50. Exits 1 when it is missed.
+
+Then Serve's part of it alone: the app called by its handle in a Ray process, no Hypha anywhere. A gateway that cost
+nothing would take the time of both, the straight call and this one; how far that is from the goal is said, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +123,38 @@ async def provide(url: str, workspace: str, token_file: str) -> None:
     await asyncio.Event().wait()
 
 
-async def compare(play: Stage, calls: int, rounds: int) -> dict[str, dict[str, Measured]]:
-    """By size, then by way."""
+async def serve_alone(play: Stage, calls: int, rounds: int) -> Measured:
+    """The app through nothing but its handle, at 1 KB, asked by a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "ignore", __file__, "--ask", play.local.ray_address, str(calls), str(rounds)),
+        env={**os.environ, **play.local.ray_environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 300)
+    return Measured(**json.loads(output.splitlines()[-1]))
+
+
+async def ask(address: str, calls: int, rounds: int) -> None:
+    """Be the process of `serve_alone`. As the gateway asks: router on this loop, one message each way."""
+    import ray
+    from ray.serve.handle import DeploymentHandle
+
+    ray.init(address, log_to_driver=False, logging_level="ERROR")
+    handle = DeploymentHandle("Echo", app_name="echo")
+    handle._init(_run_router_in_separate_loop=False)
+    method, found = handle.options(method_name="echo", _by_reference=False), Measured()
+
+    async def echo(data: bytes) -> Any:
+        return await method.remote(data)
+
+    for _ in range(rounds):
+        await one_round(echo, SIZES[0], max(calls // rounds, 2), found)
+    print(json.dumps(asdict(found)), flush=True)
+
+
+async def compare(play: Stage, calls: int, rounds: int) -> tuple[dict[str, dict[str, Measured]], Measured]:
+    """By size, then by way; and Serve alone."""
     play.write({"cluster.yaml": CLUSTER, "apps/echo/manifest.yaml": manifest("echo", "main:Echo"),
                 "apps/echo/main.py": APP})  # fmt: skip
     play.commit("an app that echoes")
@@ -136,10 +170,10 @@ async def compare(play: Stage, calls: int, rounds: int) -> dict[str, dict[str, M
                     await asyncio.sleep(PAUSE_S)
                     await one_round(echo, size, max(int(calls * size.share / rounds), 2), found[size.name][way])
     await client.disconnect()
-    return found
+    return found, await serve_alone(play, calls, rounds)
 
 
-def show(found: dict[str, dict[str, Measured]]) -> bool:
+def show(found: dict[str, dict[str, Measured]], serve: Measured) -> bool:
     """Print the table; whether every goal is reached."""
     reached = True
     print(f"{'payload':<8} {'way':<9} {'calls/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'calls/s':>9} {'p50':>7}")
@@ -150,13 +184,19 @@ def show(found: dict[str, dict[str, Measured]]) -> bool:
             reached &= share >= LEAST_SHARE and times <= MOST_TIMES
             print(f"{size:<8} {way:<9} {one.rate():>8.1f} {one.cut_ms(50):>8.2f} {one.cut_ms(99):>8.2f} "
                   f"{share:>8.2f}× {times:>6.2f}×")  # fmt: skip
+    least = found[SIZES[0].name]["straight"]
+    share = 1 / (1 + least.rate() / serve.rate())
+    times = 1 + serve.cut_ms(50) / least.cut_ms(50)
+    print(f"{SIZES[0].name:<8} {'serve':<9} {serve.rate():>8.1f} {serve.cut_ms(50):>8.2f} {serve.cut_ms(99):>8.2f} "
+          "  a handle's call without Hypha")  # fmt: skip
+    print(f"a gateway that costs nothing between the two would reach {share:.2f}× and {times:.2f}× at 1 KB")
     print(f"goal: ≥ {LEAST_SHARE}× of the calls/s, ≤ {MOST_TIMES}× of the p50: {'reached' if reached else 'missed'}")
     return reached
 
 
 async def main(calls: int, rounds: int) -> int:
     async with stage() as play:
-        return 0 if show(await compare(play, calls, rounds)) else 1
+        return 0 if show(*await compare(play, calls, rounds)) else 1
 
 
 if __name__ == "__main__":
@@ -164,7 +204,10 @@ if __name__ == "__main__":
     parser.add_argument("--calls", type=int, default=400, help="calls of one caller at 1 KB; 10 MB makes a fiftieth")
     parser.add_argument("--rounds", type=int, default=4, help="turns that each way takes")
     parser.add_argument("--provide", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--ask", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.provide:
         asyncio.run(provide(*given.provide))
+    if given.ask:
+        sys.exit(asyncio.run(ask(given.ask[0], int(given.ask[1]), int(given.ask[2]))))
     sys.exit(asyncio.run(main(given.calls, given.rounds)))

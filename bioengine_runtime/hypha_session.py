@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 3.0
 PROBE_TIMEOUT_S = 10.0
+PING_TIMEOUT_S = 4.0
 GIVE_UP_AFTER_S = 25.0
 """How long hypha-rpc may try to come back by itself; its own waits grow to a minute."""
 VERIFY_EVERY_S = 30.0
@@ -97,6 +98,11 @@ class HyphaSession:
     def service_id(self, service: str) -> str:
         """The full id under which a service of this client is found, on any connection."""
         return f"{self.workspace}/{self.address.client_id}:{service}"
+
+    async def ping(self, client: str) -> None:
+        """Ask a client for a sign of life. Raises what Hypha says of one that has gone."""
+        server = await self.connected()
+        await server.rpc.ping(client, timeout=PING_TIMEOUT_S)
 
     async def put(self, service: Mapping[str, Any], *, announce: bool = True) -> None:
         """Offer a service, replacing the one of the same id in one step: calls and held handles never see it missing.

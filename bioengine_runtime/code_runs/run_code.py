@@ -76,12 +76,14 @@ async def run_code(
     write_stdout: Tell | None,
     write_stderr: Tell | None,
     timeout: float,
+    grows: bool = False,
 ) -> dict[str, Any]:
     """{result, stdout, stderr} or {error, traceback, stdout, stderr}. Raises Invalid when there is nothing to run.
 
     `timeout`: seconds for everything, waiting for a place included; then, and when this is cancelled, the code's
     process is ended with all it has started. The `write_` functions get every line as it is printed, or several joined
-    when lines come faster than calls return; what goes wrong with them does not concern the code.
+    when lines come faster than calls return; what goes wrong with them does not concern the code. `grows`: what fits
+    on no node of now waits for one that may come.
     """
     job = _job(code, function_name, func_bytes, mode, args, kwargs)
     try:
@@ -92,7 +94,7 @@ async def run_code(
         known = ", ".join(RemoteOptions.model_fields)
         return _answer(_Printed(None), _Printed(None), error=f"remote_options: {in_words(error)}; there are {known}")
     stdout, stderr = _Printed(write_stdout), _Printed(write_stderr)
-    run = _Run(job, options, stdout, stderr)
+    run = _Run(job, options, stdout, stderr, grows=grows)
     try:
         outcome = await run.outcome(timeout)
         await asyncio.gather(stdout.finish(), stderr.finish())
@@ -136,8 +138,9 @@ def _answer(
 class _Run:
     """One job on the cluster, from its submission to its end."""
 
-    def __init__(self, job: bytes, options: RemoteOptions, stdout: _Printed, stderr: _Printed) -> None:
+    def __init__(self, job: bytes, options: RemoteOptions, stdout: _Printed, stderr: _Printed, *, grows: bool) -> None:
         self._job = job
+        self._grows = grows
         self._options = options
         self._printed = {"stdout": stdout, "stderr": stderr}
         self._submission: asyncio.Task[Any] | None = None
@@ -151,7 +154,7 @@ class _Run:
     async def outcome(self, timeout_s: float) -> dict[str, Any]:
         """`result`, or `error` and perhaps `traceback`; never raises for what happens to the code."""
         needs = self._options.needs()
-        if impediment := await _impediment(needs):
+        if not self._grows and (impediment := await _impediment(needs)):
             return {"error": impediment}
         self._submission = asyncio.create_task(asyncio.to_thread(self._submit))
         self._following = asyncio.create_task(self._follow(self._submission))

@@ -17,11 +17,11 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from bioengine_runtime.apps.calling import FOR_GATEWAY, AsRaised, last_line, under_ray
-from bioengine_runtime.gateway.callers import Callers
 from bioengine_runtime.gateway.errors import TooManyRequests
 from bioengine_runtime.gateway.offer import APP_TYPE, OWN_METHODS, Offer, rtc_name
 from bioengine_runtime.gateway.weight import is_light
 from bioengine_runtime.rpc.access import Caller, may_call
+from bioengine_runtime.rpc.callers import Callers
 from bioengine_runtime.rpc.door import answering, named, plain
 
 if TYPE_CHECKING:
@@ -131,19 +131,17 @@ class AppCalls:
         client = str(context.get("from"))
         if name in self._streams:
             return self._stream(client, name, args, kwargs)
-        task = asyncio.current_task()
-        assert task is not None
-        self._at_work.add(task)
+        me = object()
+        self._at_work.add(me)
         try:
-            with self._callers.calling(client, task.cancel):
-                return await self._ask(name, args, kwargs)
+            return await self._callers.ending_with(client, self._ask(name, args, kwargs))
         except TypeError as error:
             if NOT_STREAMED not in str(error):
                 raise
             self._streams.add(name)
             return self._stream(client, name, args, kwargs)
         finally:
-            self._at_work.discard(task)
+            self._at_work.discard(me)
 
     async def _ask(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._takes_messages and is_light(args, kwargs):

@@ -20,7 +20,7 @@ from bioengine_runtime.serve_thread import in_serve_thread
 
 PARTS = (
     *("gateway/*.py", "apps/calling.py", "apps/record.py", "apps/store.py", "contract/*.py"),
-    *("rpc/access.py", "rpc/door.py", "hypha_session.py", "pace.py", "signs_of_life.py"),
+    *("rpc/access.py", "rpc/callers.py", "rpc/door.py", "hypha_session.py", "pace.py", "signs_of_life.py"),
 )
 """The files whose change makes a new release of the gateway."""
 ENVIRONMENT = {"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1)}

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bioengine_runtime.apps.record import Running, read_records
-from bioengine_runtime.gateway.callers import ASK_TIMEOUT_S, Callers
 from bioengine_runtime.gateway.calls import AppCalls
 from bioengine_runtime.gateway.lease import Lease
 from bioengine_runtime.gateway.names import gateway_app
 from bioengine_runtime.gateway.offer import offer, rtc_name
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
+from bioengine_runtime.rpc.callers import Callers
 
 log = logging.getLogger("ray.serve")
 
@@ -38,7 +38,7 @@ class Gateway:
         self._worker = worker_service_id
         address = HyphaAddress(server_url, workspace, Path(token_file), client_id, message_rate)
         self._session = HyphaSession(address)
-        self._callers = Callers(self._ping)
+        self._callers = Callers(self._session.ping)
         self._calls: dict[str, AppCalls] = {}
         self._admins: tuple[str, ...] = ()
         self._looking = asyncio.Lock()
@@ -79,10 +79,6 @@ class Gateway:
             following.cancel()
             watching.cancel()
         await self._retire()
-
-    async def _ping(self, client: str) -> None:
-        server = await self._session.connected()
-        await server.rpc.ping(client, timeout=ASK_TIMEOUT_S)
 
     async def _until_replaced(self) -> None:
         while True:

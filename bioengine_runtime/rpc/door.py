@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from bioengine_runtime.apps.errors import AppError
 from bioengine_runtime.rpc.access import Caller
+from bioengine_runtime.rpc.callers import Callers
 
 log = logging.getLogger(__name__)
 
@@ -123,30 +124,34 @@ def refusal(error: Exception) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """How a method is exposed: admins only or everybody; a "no" raised, or answered as a value; another name it has."""
+    """How a method is exposed: admins only or everybody; a "no" raised, or answered as a value; another name it has;
+    whether what it does is done for nobody when its caller has gone."""
 
     admin: bool
     refusals_are_values: bool
     also: str | None
+    ends_with_caller: bool
 
 
 def exposed(
-    *, admin: bool = False, refusals_are_values: bool = False, also: str | None = None
+    *, admin: bool = False, refusals_are_values: bool = False, also: str | None = None, ends_with_caller: bool = False
 ) -> Callable[[Method], Method]:
     """Mark a method `async def name(self, caller, …)` as part of the service; `also` is a second spelling of it."""
 
     def mark(function: Method) -> Method:
-        setattr(function, _MARK, Exposed(admin, refusals_are_values, also))
+        setattr(function, _MARK, Exposed(admin, refusals_are_values, also, ends_with_caller))
         return function
 
     return mark
 
 
-def remote_methods(service: object, authorize: Callable[[Caller, str], None]) -> dict[str, Callable[..., Any]]:
+def remote_methods(
+    service: object, authorize: Callable[[Caller, str], None], callers: Callers
+) -> dict[str, Callable[..., Any]]:
     """The marked methods of an object as functions for hypha-rpc, each with its schema, under every name they have."""
     marked = {name: getattr(function, _MARK) for name, function in vars(type(service)).items() if _is_marked(function)}
     return {
-        spelling: _remote(spelling, getattr(service, name), how, authorize)
+        spelling: _remote(spelling, getattr(service, name), how, authorize, callers)
         for name, how in marked.items()
         for spelling in (name, how.also)
         if spelling
@@ -158,7 +163,7 @@ def _is_marked(function: object) -> bool:
 
 
 def _remote(
-    name: str, method: Method, how: Exposed, authorize: Callable[[Caller, str], None]
+    name: str, method: Method, how: Exposed, authorize: Callable[[Caller, str], None], callers: Callers
 ) -> Callable[..., asyncio.Future[Any]]:
     model = arguments_model(method)
 
@@ -178,7 +183,10 @@ def _remote(
             raise
 
     def remote(*args: Any, context: dict[str, Any] | None = None, **kwargs: Any) -> asyncio.Future[Any]:
-        return answering(work(Caller.from_context(context), args, kwargs), cancel_with_caller=False)
+        doing = work(Caller.from_context(context), args, kwargs)
+        if how.ends_with_caller:
+            doing = callers.ending_with(str((context or {}).get("from")), doing)
+        return answering(doing, cancel_with_caller=how.ends_with_caller)
 
     remote.__name__ = name
     remote.__doc__ = method.__doc__

@@ -15,7 +15,8 @@ from bioengine_runtime.worker.folders import AppFolders
 class Machine:
     """The `machine` of WorkerService.
 
-    `running`: ids of the apps that run; `leave`: ends the worker; `require_ray`: raises when there is no Ray.
+    `running`: ids of the apps that run; `leave`: ends the worker; `require_ray`: raises when there is no Ray; `grows`:
+    nodes may come when there is work for them.
     """
 
     def __init__(
@@ -26,16 +27,18 @@ class Machine:
         running: Callable[[], Awaitable[Collection[str]]],
         leave: Callable[[bool], Awaitable[None]],
         require_ray: Callable[[], None],
+        grows: bool,
     ) -> None:
         self._folders = AppFolders(str(apps_dir), running)
         self._log_file = log_file
         self._leave = leave
         self._require_ray = require_ray
+        self._grows = grows
 
     async def run_code(self, **call: Any) -> dict[str, Any]:
         """In a process of its own on the cluster, never in ours."""
         self._require_ray()
-        return await run_code.run_code(**call)
+        return await run_code.run_code(**call, grows=self._grows)
 
     async def logs(self, tail: int) -> list[str]:
         """Last lines of the worker's log. Raises when it has none."""

@@ -33,6 +33,7 @@ from bioengine_runtime.contract.base import AppId
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
 from bioengine_runtime.rpc.access import Caller, is_admin
+from bioengine_runtime.rpc.callers import Callers
 from bioengine_runtime.rpc.door import exposed, remote_methods
 
 SERVICE_TYPE = "bioengine-worker"
@@ -111,7 +112,9 @@ class WorkerService:
         people: ForPeople,
         machine: Machine,
         admins: Callable[[], Sequence[str]],
+        callers: Callers,
     ) -> None:
+        self._callers = callers
         self._reconciler = reconciler
         self._people = people
         self._machine = machine
@@ -125,7 +128,7 @@ class WorkerService:
             "type": SERVICE_TYPE,
             "description": description,
             "config": {"visibility": "public", "require_context": True},
-            **remote_methods(self, self._authorize),
+            **remote_methods(self, self._authorize, self._callers),
         }
 
     def _authorize(self, caller: Caller, method: str) -> None:
@@ -207,7 +210,7 @@ class WorkerService:
         """The last lines of the worker's own log; 0 for all of them."""
         return await self._machine.logs(tail)
 
-    @exposed(admin=True, also="execute_python_code")
+    @exposed(admin=True, also="execute_python_code", ends_with_caller=True)
     async def run_code(
         self,
         caller: Caller,  # noqa: ARG002
@@ -224,7 +227,8 @@ class WorkerService:
     ) -> dict[str, Any]:
         """Run a function on the cluster, in a process of its own: by its source, or pickled with cloudpickle.
 
-        Answers {result, stdout, stderr} or {error, traceback, stdout, stderr}. `timeout` in seconds ends the task.
+        Answers {result, stdout, stderr} or {error, traceback, stdout, stderr}. `timeout` in seconds ends the task; so
+        does a caller that leaves Hypha.
         """
         return await self._machine.run_code(
             code=code,

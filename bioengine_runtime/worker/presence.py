@@ -16,6 +16,7 @@ from bioengine_runtime.apps.logs import logs_of
 from bioengine_runtime.contract.status import NodeState
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
 from bioengine_runtime.rpc.access import Caller
+from bioengine_runtime.rpc.callers import Callers
 from bioengine_runtime.rpc.desk import Desk
 from bioengine_runtime.rpc.machine import Machine
 from bioengine_runtime.rpc.operations import Apps, Operations, WorkerFacts
@@ -62,6 +63,7 @@ class Presence:
             )
         )
         self._token = TokenKeeper(self._token_file, self.session)
+        self._callers = Callers(self.session.ping)
         self._geo: Mapping[str, Any] | None = None
         self.startup_failures: Mapping[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,6 +72,7 @@ class Presence:
         """Returns once Hypha has us; who owns the token is an admin."""
         self.session.start()
         self._tasks.append(asyncio.create_task(self._token.run(), name="token"))
+        self._tasks.append(asyncio.create_task(self._callers.watch(), name="callers"))
         if self.settings.geo_location:
             self._tasks.append(asyncio.create_task(self._locate(), name="geo"))
         server = await self.session.connected()
@@ -103,8 +106,11 @@ class Presence:
             running=running,
             leave=leave,
             require_ray=require_ray,
+            grows=self.settings.grows,
         )
-        service = WorkerService(reconciler=operations, people=desk, machine=machine, admins=lambda: self.admins)
+        service = WorkerService(
+            reconciler=operations, people=desk, machine=machine, admins=lambda: self.admins, callers=self._callers
+        )
         description = f"Manages BioEngine Apps and Datasets ({self.settings.mode})"
         await self.session.put(service.registration(self.settings.service_id, self.settings.worker_name, description))
         return desk

@@ -71,7 +71,7 @@ class Worker:
                 server_url=self.settings.server_url,
                 workspace=presence.session.workspace,
                 worker_service_id=presence.service_id,
-                grows=self.settings.mode != "single-machine",
+                grows=self.settings.grows,
             ),
             on_change=self._apps_changed,
         )

@@ -46,6 +46,11 @@ class WorkerSettings:
         return f"{self.client_id}-gateway"
 
     @property
+    def grows(self) -> bool:
+        """Nodes may come when there is work for them, so what fits on none of today's is not refused."""
+        return self.mode != "single-machine"
+
+    @property
     def apps_dir(self) -> Path:
         return self.home.absolute() / "apps"
 

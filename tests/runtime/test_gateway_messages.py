@@ -12,10 +12,10 @@ from ray.serve.exceptions import RayServeException
 
 from bioengine_runtime.apps.calling import FOR_GATEWAY, AsRaised
 from bioengine_runtime.gateway import calls
-from bioengine_runtime.gateway.callers import Callers
 from bioengine_runtime.gateway.calls import AppCalls
 from bioengine_runtime.gateway.offer import Offer, OfferedMethod
 from bioengine_runtime.gateway.weight import LIGHT_BYTES, is_light
+from bioengine_runtime.rpc.callers import Callers
 from bioengine_runtime.signs_of_life import SignsOfLife
 
 

@@ -15,11 +15,11 @@ from hypha_rpc import get_rtc_service
 
 from bioengine_runtime.contract.app import IceServer
 from bioengine_runtime.gateway import rtc
-from bioengine_runtime.gateway.callers import Callers
 from bioengine_runtime.gateway.calls import AppCalls
 from bioengine_runtime.gateway.errors import TooManyRequests
 from bioengine_runtime.gateway.offer import Offer, OfferedMethod
 from bioengine_runtime.gateway.rtc import Peers
+from bioengine_runtime.rpc.callers import Callers
 from bioengine_runtime.rpc.door import Invalid
 
 BOB = {"user": {"id": "bob", "email": "bob@lab.example"}, "ws": "ws-user-bob", "from": "b/c", "to": "w/gateway"}

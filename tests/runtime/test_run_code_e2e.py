@@ -21,6 +21,10 @@ from ray.cloudpickle import cloudpickle
 
 from bioengine_runtime.code_runs import run_code as run_code_module
 from bioengine_runtime.code_runs.run_code import run_code
+from bioengine_runtime.rpc import callers
+from bioengine_runtime.rpc.access import Caller
+from bioengine_runtime.rpc.door import exposed, remote_methods
+from bioengine_runtime.rpc.service import OnLine
 from tests.runtime.apps_world import a_ray
 from tests.runtime.stack import a_stack
 
@@ -335,14 +339,39 @@ async def test_a_print_loop_does_not_fill_the_workers_memory() -> None:
     assert "only the first 10 MB" in answer["stderr"]
 
 
-async def test_hypha_callbacks_hear_the_lines() -> None:
+class Runs:
+    """The worker's service, as far as it runs code."""
+
+    @exposed(ends_with_caller=True)
+    async def run_code(self, caller: Caller, code: str, write_stdout: OnLine | None = None) -> dict[str, Any]:  # noqa: ARG002
+        """As the worker's."""
+        return await run(code, write_stdout=write_stdout)
+
+
+async def test_callers_on_hypha_hear_the_lines_and_end_their_code_by_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "ASK_EVERY_S", 0.2)
+    monkeypatch.setattr(callers, "GONE_FOR_S", 0.5)
     async with a_stack(with_worker=False) as stack, stack.connected() as worker:
-        await worker.register_service({"id": "code", "run": lambda source, **given: run(source, **given)})
-        async with connect_to_server({"server_url": stack.url, "token": await worker.generate_token()}) as person:
-            heard: list[str] = []
+        present = callers.Callers(lambda client: worker.rpc.ping(client, timeout=2))
+        watching = asyncio.create_task(present.watch())
+        methods = remote_methods(Runs(), lambda *_: None, present)
+        await worker.register_service({"id": "code", "config": {"require_context": True}, **methods})
+        address = {"server_url": stack.url, "token": await worker.generate_token(), "logger": None}
+        heard: list[str] = []
+        async with connect_to_server(address) as person:
             service = await person.get_service(f"{worker.config.client_id}:code")
-            answer = await service.run("def analyze():\n    print('hello')\n    return 1", write_stdout=heard.append)
-    assert (heard, answer["result"]) == (["hello"], 1)
+            answer = await service.run_code(
+                "def analyze():\n    print('hello')\n    return 1", write_stdout=heard.append
+            )
+            assert (heard, answer["result"]) == (["hello"], 1)
+            heard.clear()
+            calling = asyncio.ensure_future(service.run_code(ENDLESS, write_stdout=heard.append))
+            await soon(lambda: bool(heard))
+            process, child = heard[0].split()
+            assert runs(process) and runs(child)
+        await asyncio.gather(calling, return_exceptions=True)
+        await soon(lambda: not runs(process) and not runs(child))
+        watching.cancel()
 
 
 # Its end
@@ -416,6 +445,11 @@ async def test_a_process_left_behind_does_not_hold_up_the_answer(command: str) -
 async def test_what_ray_could_never_give_is_an_error_at_once(options: dict[str, Any], names: str) -> None:
     answer = await run("def analyze():\n    return 1", remote_options=options, timeout=1000)
     assert names in answer["error"] and {"traceback", "stdout", "stderr"} <= answer.keys()
+
+
+async def test_where_nodes_may_come_what_fits_on_none_of_now_waits_for_one() -> None:
+    answer = await run("def analyze():\n    return 1", remote_options={"num_cpus": 100}, timeout=1, grows=True)
+    assert "had not started after 1 s" in answer["error"] and "needs 100 CPU, has 4" in answer["error"]
 
 
 async def test_what_finds_no_place_in_time_says_so_and_never_runs(tmp_path: Path) -> None:

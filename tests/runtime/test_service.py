@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import Any
 
@@ -12,6 +13,7 @@ from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
 from bioengine_runtime.rpc.access import Caller
+from bioengine_runtime.rpc.callers import GONE_FOR_S, Callers
 from bioengine_runtime.rpc.service import WorkerService
 
 ADMIN = {"user": {"id": "admin", "email": "admin@lab.example", "is_anonymous": False}}
@@ -101,9 +103,17 @@ class FakePeopleSide:
 class FakeMachine:
     def __init__(self) -> None:
         self.ran: dict[str, Any] = {}
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.ended = False
 
     async def run_code(self, **call: Any) -> dict[str, Any]:
         self.ran = call
+        try:
+            await self.hold.wait()
+        except asyncio.CancelledError:
+            self.ended = True
+            raise
         return {"result": 42}
 
     async def logs(self, tail: int) -> list[str]:
@@ -133,9 +143,23 @@ def people() -> FakePeopleSide:
 
 
 @pytest.fixture
-def service(reconciler: FakeReconcilerSide, people: FakePeopleSide, machine: FakeMachine) -> dict[str, Any]:
+def callers() -> Callers:
+    """Of whom none that is asked is there any more."""
+
+    async def ping(client: str) -> None:
+        raise RuntimeError(f"{client} is not connected")
+
+    return Callers(ping, clock=itertools.count(step=GONE_FOR_S).__next__)
+
+
+@pytest.fixture
+def service(
+    reconciler: FakeReconcilerSide, people: FakePeopleSide, machine: FakeMachine, callers: Callers
+) -> dict[str, Any]:
     admins = ["admin@lab.example"]
-    worker = WorkerService(reconciler=reconciler, people=people, machine=machine, admins=lambda: admins)
+    worker = WorkerService(
+        reconciler=reconciler, people=people, machine=machine, admins=lambda: admins, callers=callers
+    )
     return worker.registration("bioengine-worker", "Worker", "")
 
 
@@ -303,3 +327,20 @@ def test_the_registration_is_what_clients_look_for_and_every_method_has_a_schema
         if callable(method):
             schema = getattr(method, "__schema__")  # noqa: B009
             assert schema["name"] == name and "caller" not in schema["parameters"]["properties"]
+
+
+async def test_code_ends_when_its_caller_has_left_and_a_deploy_does_not(
+    service: dict[str, Any], machine: FakeMachine, reconciler: FakeReconcilerSide, callers: Callers
+) -> None:
+    machine.hold.clear()
+    reconciler.hold.clear()
+    running = service["run_code"](code="…", context={**ADMIN, "from": "w/gone"})
+    deploying = apply(service, context={**ADMIN, "from": "w/gone"})
+    await asyncio.sleep(0)
+    for _ in range(2):
+        await callers.look()
+    with pytest.raises(Exception, match="the call was cancelled"):
+        await running
+    assert machine.ended
+    reconciler.hold.set()
+    assert await deploying == {"changed": True}

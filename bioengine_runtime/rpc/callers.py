@@ -1,4 +1,4 @@
-"""Whose calls go on: the calls of a client that has left Hypha end, instead of keeping an app busy for nobody.
+"""Whose calls go on: the calls of a client that has left Hypha end, instead of keeping something busy for nobody.
 
 Hypha tells no one that a client of another workspace has gone, but it says so when that client is asked something. A
 client that is merely silent is left alone, and one that lost its connection for a moment comes back under its id.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 ASK_EVERY_S = 5.0
 GONE_FOR_S = 15.0
@@ -38,6 +39,13 @@ class Callers:
             if not ends:
                 self._ends.pop(client, None)
                 self._gone_since.pop(client, None)
+
+    async def ending_with(self, client: str, work: Coroutine[Any, Any, Any]) -> Any:
+        """What the work returns; the task that waits for it is cancelled when the client goes before that."""
+        task = asyncio.current_task()
+        assert task is not None
+        with self.calling(client, task.cancel):
+            return await work
 
     async def watch(self) -> None:
         while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bioengine_runtime.gateway.callers import GONE_FOR_S, Callers
+from bioengine_runtime.rpc.callers import GONE_FOR_S, Callers
 
 
 class World:
