@@ -9,7 +9,7 @@ const DRIFT = { no: ["✔", "good", "no drift"], yes: ["≠", "warn", "drift"], 
 // Of most conditions "True" is the good one; of these it is not.
 const UNWANTED = { Stalled: "bad", Drifted: "warn", Suspended: "warn", Reconciling: "moving" }
 
-let etag = "", shown = null, heardAt = 0, ageAt = null, skewMs = 0, alone = false, lost = ""
+let etag = "", shown = null, heardAt = 0, ageAt = null, skewMs = 0, alone = true, lost = ""
 const rows = new Map(), open = new Set()
 
 const at = id => document.getElementById(id)

@@ -316,6 +316,7 @@ async def offered(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Of
             yield Offered(stack, board, reports, session, orders, wake)
         finally:
             await session.close()
+            await stack.stop_hypha()  # it takes its time once it has served web pages; here nobody needs it any more
 
 
 async def test_everybody_of_the_workspace_may_ask_and_the_named_may_order(offered: Offered) -> None:
