@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from urllib.parse import quote, quote_plus
+
+from bioengine_runtime.contract.status import AppState
+from reconciler.planning.live import LiveState
 
 MASK = "(secret)"
 SHORTEST = 6
 SURELY = 16
-"""A value of at least so many characters is no word; a shorter one must mix letters with something else."""
+"""A value of at least so many characters is no word; a shorter one must not look like words or a number."""
+_WORDS = re.compile(r"[^\W\d]+([-_. ]?[^\W\d]+)*|[\d.]+")
 
 
 class Mask:
@@ -43,7 +49,7 @@ class Mask:
 
 
 def _is_telling(value: str) -> bool:
-    return len(value) >= SURELY or (len(value) >= SHORTEST and not value.isalpha() and not value.isdigit())
+    return len(value) >= SURELY or (len(value) >= SHORTEST and not _WORDS.fullmatch(value))
 
 
 def _forms(value: str) -> Iterator[str]:
@@ -63,3 +69,19 @@ def _forms(value: str) -> Iterator[str]:
         if len(inner) >= SHORTEST:
             yield inner
             yield inner.replace("+", "-").replace("/", "_")
+
+
+def masked_live(live: LiveState, masked: Callable[[str], str]) -> LiveState:
+    """What was seen, with every text in it that the other side wrote freely masked: it goes into plans and reports."""
+    unseen = tuple(replace(one, why=masked(one.why)) for one in live.unseen)
+    if live.worker is None:
+        return replace(live, unseen=unseen)
+    apps = [_masked_app(app, masked) if app.message or app.rejected else app for app in live.worker.apps]
+    return replace(live, unseen=unseen, worker=live.worker.model_copy(update={"apps": apps}))
+
+
+def _masked_app(app: AppState, masked: Callable[[str], str]) -> AppState:
+    rejected = app.rejected and app.rejected.model_copy(
+        update={"reason": masked(app.rejected.reason), "log_lines": list(map(masked, app.rejected.log_lines))}
+    )
+    return app.model_copy(update={"message": masked(app.message), "rejected": rejected})

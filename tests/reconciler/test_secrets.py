@@ -1,4 +1,4 @@
-"""Where values are read from, and that they stay out of sight (SS-02, SS-04, SS-06)."""
+"""Where values are read from, and that they stay out of sight (SS-02, SS-04, SS-06; all of SS in _canary)."""
 
 from __future__ import annotations
 
