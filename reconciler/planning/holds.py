@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from bioengine_runtime.contract.app import AppSpec
-from bioengine_runtime.contract.status import AppState
+from bioengine_runtime.contract.status import AppState, Gate
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.diff import RUNNING_CODE, Difference, Kind
 from reconciler.planning.effects import Room, lacking, needs_of
@@ -145,10 +145,19 @@ def _rejected(difference: Difference, draft: Draft) -> Held | None:
         return None
     if difference.mended:
         return None
-    message = f"this version was tried and did not come up: {rejected.reason}"
+    message = f"this version was tried and {FAILED[rejected.gate]}: {rejected.reason}"
+    if rejected.rollback == "failed":
+        message += "; and the last good version could not be brought back"
     app_id = difference.app_id
     fix = f"push a change or a revert; or reconcile rollback {app_id}; or, to try again, reconcile retry {app_id}"
     return hold(difference, Reason.BAD_COMMIT, message, fix)
+
+
+FAILED: Mapping[Gate, str] = {
+    "start": "did not come up",
+    "probe": "did not answer its probe rightly",
+    "stable": "did not stay healthy",
+}
 
 
 def _other_code(difference: Difference, draft: Draft) -> Held | None:

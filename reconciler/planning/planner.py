@@ -15,7 +15,7 @@ from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.cluster import Slurm
 from bioengine_runtime.contract.status import AppState
 from reconciler.planning import plan_file
-from reconciler.planning.credentials import Ends, credentials
+from reconciler.planning.credentials import credentials
 from reconciler.planning.desired import AppCode, DesiredApp, DesiredState
 from reconciler.planning.diff import (
     CLUSTER_FILE,
@@ -55,7 +55,6 @@ from reconciler.planning.why import commit_of, notes, rolled_back, why
 __all__ = ["PlanOptions", "plan"]
 
 NO_OPTIONS = PlanOptions()
-NO_ENDS: Ends = {}
 
 
 def plan(
@@ -63,9 +62,8 @@ def plan(
     live: LiveState,
     fingerprints: Fingerprints,
     options: PlanOptions = NO_OPTIONS,
-    ends: Ends = NO_ENDS,
 ) -> Plan:
-    """What to do, in an order in which it can be done, and what is held. `ends`: when tokens end, as far as known."""
+    """What to do, in an order in which it can be done, and what is held."""
     found = differences(desired, live, fingerprints)
     back, room = gone_back(desired, live), room_in(live, desired.cluster.compute)
     draft = _Draft(desired, live, options, room, live.apps, back, not_read(desired, live))
@@ -91,7 +89,7 @@ def plan(
         orphans=tuple(_orphans(desired, live)),
         accepted=tuple(_accepted(desired, live, different)),
         rolled_back=tuple((app_id, rolled_back(pin)) for app_id, pin in sorted(back.items())),
-        credentials=tuple(credentials(desired, live, fingerprints, ends)),
+        credentials=tuple(credentials(desired, live, fingerprints)),
     )
     made = replace(made, id=plan_file.id_of(made))
     return replace(made, gate=gate_of(made, desired.cluster.policy, live))

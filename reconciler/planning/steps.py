@@ -196,7 +196,7 @@ class Gate:
 @dataclass(frozen=True, slots=True)
 class Credential:
     """A secret of an app that needs somebody's eye: it ends at `ends` (seconds since the epoch), or, None, it could
-    not be read here, so nobody knows. `name` is Class/NAME."""
+    not be read here, so nobody knows. `name` is that of its variable, with its class where that is known."""
 
     app_id: str
     name: str

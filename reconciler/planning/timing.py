@@ -10,9 +10,10 @@ from reconciler.planning.steps import DeployApp, Impact, Plan, Step, StopApp, Up
 
 
 def usual_s(app_id: str, live: LiveState) -> float | None:
-    """The median; None for an app that was never timed."""
+    """The median of what is remembered, else what its newest version took; None for an app that was never timed."""
     known = live.remembered.seconds.get(app_id, ()) if live.remembered else ()
-    return median(known) if known else None
+    running = live.apps.get(app_id)
+    return median(known) if known else running.last_deploy_s if running else None
 
 
 def waves(plan: Plan) -> dict[str, int]:

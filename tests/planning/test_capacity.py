@@ -92,6 +92,8 @@ def test_an_interruption_is_as_long_as_the_app_usually_takes_to_come_up() -> Non
     made = plan(a_desired(new), a_live(a_status(old), **live), {})
     assert (effect_of(made).impact, effect_of(made).interruption_s) == (Impact.INTERRUPTION, 240.0)
     assert "Interruptions: demo-app (≈ 4 min).  Longest path ≈ 4 min." in text_of(made)
+    newest = a_live(a_status(old, last_deploy_s=12.0), artifacts=[an_artifact(old)])
+    assert effect_of(plan(a_desired(new), newest, {})).interruption_s == 12.0
     unknown = plan(a_desired(new), a_live(a_status(old), artifacts=[an_artifact(old)]), {})
     assert "Interruptions: demo-app (time not known)." in text_of(unknown)
     assert "Longest path" not in text_of(unknown)

@@ -170,6 +170,7 @@ def test_a_trace_of_an_app_with_ignored_differences_holds() -> None:
 
 # ── credentials ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+
 TOKEN = "eyJhbGciOiJub25lIn0.eyJleHAiOjE3OTM3MDA2MDB9.c2ln"
 """A JWT that ends ten minutes after NOW; signed by nobody."""
 
@@ -189,11 +190,11 @@ def test_a_token_says_itself_when_it_ends(value: str, end: float | None) -> None
     assert end_of(value) == end
 
 
-def with_token(ends_in_s: float, *, known: str | None = "f" * 16) -> tuple[Plan, dict[str, Any]]:
+def with_token(ends_in_s: float | None, *, known: str | None = "f" * 16) -> tuple[Plan, dict[str, Any]]:
     app = an_app(secrets=a_secret("HYPHA_TOKEN"))
-    desired, live = a_desired(app), a_live(a_status(app), artifacts=[an_artifact(app)])
-    ends = {"demo-app": {"*/HYPHA_TOKEN": NOW + ends_in_s}} if known else {}
-    made = plan(desired, live, {"demo-app": {"*/HYPHA_TOKEN": known}}, PlanOptions(), ends)
+    ends = None if ends_in_s is None else NOW + ends_in_s
+    desired, live = a_desired(app), a_live(a_status(app, token_expires_at=ends), artifacts=[an_artifact(app)])
+    made = plan(desired, live, {"demo-app": {"*/HYPHA_TOKEN": known}})
     return made, drift.report(made, live)
 
 
@@ -214,7 +215,17 @@ def test_ss_09_a_token_that_ends_soon_is_drift_of_credentials(ends_in_s: float) 
 
 def test_ss_09_a_token_with_time_left_is_valid_and_one_that_nobody_read_is_unknown() -> None:
     assert credentials_valid(with_token(SOON_S + 1)[1])[0] is Status.TRUE
-    assert credentials_valid(with_token(0, known=None)[1]) == (Status.UNKNOWN, "CredentialUnknown")
+    assert credentials_valid(with_token(None)[1])[0] is Status.TRUE
+    assert credentials_valid(with_token(None, known=None)[1]) == (Status.UNKNOWN, "CredentialUnknown")
+
+
+def test_ss_09_the_token_of_the_worker_counts_too() -> None:
+    desired, live = a_world(an_app())
+    ending = a_live(*live.apps.values(), artifacts=(live.artifacts or {}).values(), token_expires_at=NOW + 60)
+    made = plan(desired, ending, {})
+    report = drift.report(made, ending)
+    assert credentials_valid(report) == (Status.FALSE, "CredentialExpiring")
+    assert report["credentials"] == [{"id": "(worker)", "name": "HYPHA_TOKEN", "ends": "2026-11-03T10:01:00+00:00"}]
 
 
 def test_a_secret_whose_value_changed_is_a_change_and_its_value_is_nowhere() -> None:

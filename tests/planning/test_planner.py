@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bioengine_runtime.contract.status import Rejection
 from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.live import ArtifactVersion, LiveArtifact, LiveState
 from reconciler.planning.planner import plan
@@ -254,6 +255,25 @@ def test_a_version_that_did_not_come_up_is_not_tried_again() -> None:
     assert addresses(plan_of(desired, live, force=True)) == ["update demo-app"]
     other = a_desired(an_app(kwargs={"Main": {"size": 3}}))
     assert addresses(plan_of(other, live)) == ["update demo-app"]
+
+
+@pytest.mark.parametrize(
+    ("gate", "rollback", "said"),
+    [
+        ("start", "none", "tried and did not come up: it raised"),
+        ("probe", "done", "tried and did not answer its probe rightly: it raised"),
+        ("stable", "failed", "did not stay healthy: it raised; and the last good version could not be brought back"),
+    ],
+)
+def test_a_rejected_version_says_which_gate_it_failed_and_what_became_of_the_last_good_one(
+    gate: Any, rollback: Any, said: str
+) -> None:
+    app, _ = changed(kwargs={"Main": {"size": 2}})
+    tried = Rejection(digest=app.spec.digest(), reason="it raised", at=0.0, gate=gate, rollback=rollback)
+    state = a_status(an_app(commit=OLD_COMMIT)).model_copy(update={"rejected": tried})
+    (held,) = plan_of(a_desired(app), a_live(state, artifacts=[an_artifact(app)])).held
+    assert held.reason is Reason.BAD_COMMIT and held.message.endswith(said)
+    assert "reconcile rollback demo-app" in held.fix and "reconcile retry demo-app" in held.fix
 
 
 def test_a_rejected_version_is_tried_again_with_another_secret_while_the_old_one_serves() -> None:

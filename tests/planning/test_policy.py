@@ -189,11 +189,10 @@ def test_rp_10_code_and_users_are_ignored_by_their_names_alone() -> None:
 def test_rp_10_no_pointer_hides_a_secret_that_changed_or_a_token_that_ends() -> None:
     everything = tuple(f"/{name}" for name in type(an_app().spec).model_fields)
     app = an_app(ignore=everything, secrets=a_secret("TOKEN"))
-    live = a_live(a_status(app), artifacts=[an_artifact(app)])
+    live = a_live(a_status(app, token_expires_at=NOW + HOUR), artifacts=[an_artifact(app)])
     assert plan_of(app, live, {"demo-app": {"*/TOKEN": "0" * 16}}).steps
-    same = {"demo-app": {"*/TOKEN": "f" * 16}}
-    made = plan(a_desired(app), live, same, PlanOptions(), {"demo-app": {"*/TOKEN": NOW + HOUR}})
-    assert [(one.app_id, one.name) for one in made.credentials] == [("demo-app", "*/TOKEN")]
+    made = plan_of(app, live, {"demo-app": {"*/TOKEN": "f" * 16}})
+    assert [(one.app_id, one.name) for one in made.credentials] == [("demo-app", "*/HYPHA_TOKEN")]
 
 
 def test_sc_17_what_is_no_pointer_is_refused() -> None:
