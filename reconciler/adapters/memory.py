@@ -214,7 +214,10 @@ class HyphaMemory:
         return await self._session.ask(MANAGER, method, timeout_s=self._timeout_s, **arguments)
 
 
-_KEY_HINT = "Use the key file of the installation that keeps this cluster (secrets/fingerprint.key in its home)."
+_KEY_HINT = (
+    "Use the key of the installation that keeps this cluster: secrets/fingerprint.key in its home, or "
+    "RECONCILE_KEY_FILE=FILE."
+)
 
 
 def _text(content: Any) -> str:

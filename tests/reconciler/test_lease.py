@@ -96,6 +96,19 @@ async def test_rx_02_one_that_was_paused_writes_nothing_more() -> None:
     assert memory.remembered.holder is None
 
 
+async def test_rx_02_once_lost_it_stays_lost() -> None:
+    memory, clock = FakeMemory(), Clock()
+    lease = a_lease("anna", clock)
+    held = await lease.hold(memory)
+    memory.remembered = Remembered(replace(held, name="next", epoch=held.epoch + 1))
+    with pytest.raises(LeaseLost):
+        await lease.still(memory)
+    memory.remembered = Remembered(held)  # even if it came back, what was planned before must not be done after
+    for ask in (lease.still, lease.hold):
+        with pytest.raises(LeaseLost, match="next"):
+            await ask(memory)
+
+
 async def test_rx_02_a_lease_that_ran_out_is_kept_when_nobody_took_it() -> None:
     memory, clock = FakeMemory(), Clock()
     lease = a_lease("anna", clock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import pytest
 
@@ -13,6 +14,7 @@ from reconciler.adapters.hypha import RemoteError
 from reconciler.adapters.runtime import WorkerRuntime
 from reconciler.errors import Spoiled, Unreachable
 from reconciler.observe import observe
+from reconciler.planning.live import LiveArtifact
 from reconciler.ports import Hypha, StepFailed
 from tests.builders import a_worker
 from tests.contracts.ports import REMEMBERED
@@ -73,8 +75,9 @@ async def test_rc_12_a_memory_that_cannot_be_read_is_not_an_empty_one(error: Unr
 
 async def test_silence_is_unseen_after_its_time() -> None:
     class Silent(FakeArtifacts):
-        async def list(self):
+        async def list(self) -> Mapping[str, LiveArtifact]:
             await asyncio.Event().wait()
+            return {}
 
     began = time.monotonic()
     live = await observe(Hypha(Silent(), FakeRuntime()), timeout_s=0.05)
