@@ -79,7 +79,7 @@ class TestGitSource(SourceContract):
 class TestFakeSecrets(SecretsContract):
     @pytest.fixture
     def value(self) -> str:
-        return "correct horse"
+        return "c0rrect-horse"
 
     @pytest.fixture
     def secrets(self, value: str) -> Secrets:
@@ -89,7 +89,7 @@ class TestFakeSecrets(SecretsContract):
 class TestLocalSecrets(SecretsContract):
     @pytest.fixture
     def value(self) -> str:
-        return "correct horse"
+        return "c0rrect-horse"
 
     @pytest.fixture
     def secrets(self, value: str, tmp_path: Path) -> Secrets:
