@@ -35,6 +35,7 @@ from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
 from bioengine_runtime.rpc.access import Caller, is_admin
 from bioengine_runtime.rpc.callers import Callers
 from bioengine_runtime.rpc.door import exposed, remote_methods
+from bioengine_runtime.rpc.wishes import Scaling
 
 SERVICE_TYPE = "bioengine-worker"
 SecretTable = dict[str, dict[str, str]]
@@ -301,6 +302,8 @@ class WorkerService:
         ice_servers: list[IceServer] | None = None,
         authorized_users: AuthorizedUsers | None = None,
         max_queued_requests: Annotated[int, Field(ge=1)] | None = None,
+        scaling: dict[str, Scaling] | None = None,
+        proxy_memory_in_gb: Annotated[float, Field(gt=0)] | None = None,
     ) -> str:
         """Deploy an app, or update the one with this id; answers the app id.
 
@@ -308,6 +311,8 @@ class WorkerService:
         secrets and token included, but for the version: that is the newest, unless one is named. What runs exactly so
         already is left alone. Kwargs and variables go by class name, `*` is every class; a variable `_NAME` is the
         secret NAME. An app that names no authorized users is open to whoever deploys it and to the worker's admins.
+        scaling: class (`*` is every class) → {num_replicas} or {autoscaling_config: {min_replicas, max_replicas,
+        target_ongoing_requests}}. proxy_memory_in_gb changes nothing: the apps of a worker share one gateway.
         """
         wish = {key: value for key, value in locals().items() if key not in ("self", "caller") and value is not None}
         return await self._people.deploy(caller, wish)

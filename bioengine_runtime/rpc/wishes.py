@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec, fingerprint
+from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec, Autoscaling, fingerprint
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import AppState
@@ -38,6 +38,21 @@ TAKEN_OVER = {
 
 _COLOURS = ("amber", "azure", "coral", "crimson", "indigo", "ivory", "jade", "lilac", "olive", "pearl", "ruby", "teal")
 _ANIMALS = ("badger", "crane", "dolphin", "falcon", "gecko", "heron", "ibis", "lynx", "marten", "otter", "seal", "vole")
+
+
+class Scaling(BaseModel):
+    """How many replicas one class has: a number, or the bounds between which Ray Serve decides."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    num_replicas: int | None = Field(default=None, ge=1)
+    autoscaling_config: Autoscaling | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Scaling:
+        if (self.num_replicas is None) == (self.autoscaling_config is None):
+            raise ValueError("give num_replicas or autoscaling_config, and not both")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,7 @@ def resolve(
     document = {
         **before,
         **given,
+        **scaled(wish.get("scaling") or {}, before),
         "app_id": app_id,
         "artifact_id": artifact_id,
         "version": version,
@@ -91,6 +107,18 @@ def resolve(
         ) from None
     wanted = {f"{place}/{name}" for place, all_of_it in spec.secrets.items() for name in all_of_it}
     return Resolved(spec, secrets, {name: print_ for name, print_ in prints.items() if name in wanted})
+
+
+def scaled(wish: Mapping[str, Scaling], before: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`replicas` and `autoscaling` of the spec: what is said of a class replaces what held for it, either way."""
+    replicas = {place: number for place, number in before.get("replicas", {}).items() if place not in wish}
+    bounds = {place: kept for place, kept in before.get("autoscaling", {}).items() if place not in wish}
+    for place, scaling in wish.items():
+        if scaling.autoscaling_config is None:
+            replicas[place] = scaling.num_replicas
+        else:
+            bounds[place] = scaling.autoscaling_config.model_dump(mode="json")
+    return {"replicas": replicas, "autoscaling": bounds}
 
 
 def secret_names(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 from typing import Any
@@ -237,7 +238,8 @@ async def test_none_is_as_good_as_saying_nothing(service: dict[str, Any], machin
 async def test_arguments_may_come_in_the_order_they_always_had(service: dict[str, Any], people: FakePeopleSide) -> None:
     in_order = ("w/demo", "1", "x", {"A": {"b": 1}}, {"*": {"C": "d"}}, "t0ken", True, 3, True, True, [], ["bob"], 5)
     await service["deploy_app"](*in_order, context=ADMIN)
-    assert list(people.wishes[0]) == list(service["deploy_app"].__schema__["parameters"]["properties"])
+    names = list(service["deploy_app"].__schema__["parameters"]["properties"])
+    assert list(people.wishes[0]) == names[: len(in_order)]
     assert tuple(people.wishes[0].values()) == in_order
 
 
@@ -340,7 +342,17 @@ async def test_code_ends_when_its_caller_has_left_and_a_deploy_does_not(
     for _ in range(2):
         await callers.look()
     with pytest.raises(Exception, match="the call was cancelled"):
-        await running
+        await asyncio.wait_for(running, 5)
     assert machine.ended
     reconciler.hold.set()
     assert await deploying == {"changed": True}
+
+
+async def test_what_a_newer_client_says_of_scaling_arrives_or_names_the_field(
+    service: dict[str, Any], people: FakePeopleSide
+) -> None:
+    deploy = functools.partial(service["deploy_app"], "demo", context=ADMIN, proxy_memory_in_gb=0.5)
+    await deploy(scaling={"Demo": {"num_replicas": 2}})
+    assert people.wishes[-1]["scaling"]["Demo"].num_replicas == 2
+    with pytest.raises(Exception, match=r"scaling\.Demo\.autoscaling_config\.upscale_delay_s: "):
+        await deploy(scaling={"Demo": {"autoscaling_config": {"max_replicas": 2, "upscale_delay_s": 1}}})

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from bioengine_runtime.contract.app import AppSpec, fingerprint
 from bioengine_runtime.contract.base import is_app_id
 from bioengine_runtime.contract.status import AppState
 from bioengine_runtime.rpc.door import Invalid
-from bioengine_runtime.rpc.wishes import Resolved, readable_id, resolve
+from bioengine_runtime.rpc.wishes import Resolved, Scaling, readable_id, resolve
 
 KEY = b"k" * 32
 
@@ -52,6 +53,31 @@ def test_an_update_keeps_everything_it_does_not_name_secrets_included() -> None:
     wanted, before = a_wish(what_runs()), what_runs().spec
     assert before is not None and wanted.spec == before.model_copy(update={"version": "2"})
     assert (wanted.secrets, wanted.fingerprints) == ({}, {"*/TOKEN": "abc"})
+
+
+def test_scaling_replaces_what_held_for_a_class_and_leaves_the_others() -> None:
+    bounds = {"min_replicas": 0, "max_replicas": 3}
+    wanted = a_wish(what_runs(), scaling={"Demo": Scaling.model_validate({"autoscaling_config": bounds})})
+    assert wanted.spec.replicas == {"*": 2}
+    assert wanted.spec.autoscaling["Demo"].max_replicas == 3
+    running = what_runs().model_copy(update={"spec": wanted.spec})
+    fixed = a_wish(running, scaling={"Demo": Scaling(num_replicas=4)}).spec
+    assert (fixed.replicas, fixed.autoscaling) == ({"*": 2, "Demo": 4}, {})
+    assert a_wish(running).spec.autoscaling == wanted.spec.autoscaling
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {},
+        {"num_replicas": 1, "autoscaling_config": {"max_replicas": 2}},
+        {"num_replicas": 0},
+        {"autoscaling_config": {"max_replicas": 2, "speed": 1}},
+    ],
+)
+def test_scaling_says_one_thing_that_there_is(scaling: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Scaling.model_validate(scaling)
 
 
 def test_false_and_empty_are_said_and_nothing_is_not() -> None:
