@@ -30,7 +30,7 @@ from packaging.utils import canonicalize_name
 from bioengine_runtime.apps.errors import PrepareFailed
 from bioengine_runtime.apps.here import is_here, needs, versions
 from bioengine_runtime.apps.merging import conflicts, constraints, merged
-from bioengine_runtime.apps.package import settle
+from bioengine_runtime.apps.package import in_use, settle
 
 BUILD_TIMEOUT_S = 1800.0
 
@@ -51,7 +51,7 @@ def layer_path(requirements: Sequence[str], layers: str | Path) -> str | None:
 def build_layer(requirements: Sequence[str], path: str) -> bool:
     """Make the folder if it is not there; whether it had to be made. Raises PrepareFailed with the resolver's words."""
     target = Path(path)
-    if target.is_dir():
+    if in_use(target):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.with_name(f".{target.name}.lock")):

@@ -32,6 +32,10 @@ SERVES_OWN = ("__call__", "__serve_multiplex_wrapper")
 log = logging.getLogger("ray.serve")
 
 
+class TestFailed(Exception):
+    """The author's test, run beside the first requests."""
+
+
 class ManagedDeployment:
     """One replica. Everything it needs comes in as plain values, so a newer worker can still start an older app."""
 
@@ -61,28 +65,33 @@ class ManagedDeployment:
         self._user_config: Any = None
         self._debug = debug
         self._test: asyncio.Task[None] | None = None
+        self._fault = ""
         started = time.time()
         if debug:
             log.setLevel(logging.DEBUG)
         # Code that blocks the event loop cannot be timed out from it: the process ends, with all its stacks logged.
         faulthandler.dump_traceback_later(start_timeout_s + HANG_GRACE_S, exit=True, file=2)
         try:
-            async with asyncio.timeout(start_timeout_s):
-                if layer:
-                    await asyncio.to_thread(lay_packages, requirements, layer)
-                settle_in(home, environment, given)
-                if sealed:
-                    open_secrets(seal_key_file, sealed, app_id, deployment)
-                code = await asyncio.to_thread(fetch_code, package, cache)
-                _, user_class = load_class(code, module, deployment)
-                self._user = await _construct(user_class, {**kwargs, **as_written_for(user_class, handles)})
-                await _call_if_there(self._user, "async_init")
-                if test == "before-traffic":
-                    await _call_if_there(self._user, "test_deployment")
-        except TimeoutError as error:
-            if time.time() - started < start_timeout_s:
-                raise
-            raise TimeoutError(f"{deployment} did not come up within {start_timeout_s:g} s") from error
+            try:
+                async with asyncio.timeout(start_timeout_s):
+                    if layer:
+                        await asyncio.to_thread(lay_packages, requirements, layer)
+                    settle_in(home, environment, given)
+                    if sealed:
+                        open_secrets(seal_key_file, sealed, app_id, deployment)
+                    code = await asyncio.to_thread(fetch_code, package, cache)
+                    _, user_class = load_class(code, module, deployment)
+                    self._user = await _construct(user_class, {**kwargs, **as_written_for(user_class, handles)})
+                    await _call_if_there(self._user, "async_init")
+                    if test == "before-traffic":
+                        await _call_if_there(self._user, "test_deployment")
+            except TimeoutError as error:
+                if time.time() - started < start_timeout_s:
+                    raise
+                raise TimeoutError(f"{deployment} did not come up within {start_timeout_s:g} s") from error
+        except Exception:
+            log.exception("%s did not start", deployment)  # Serve tells its controller, and the log would be empty
+            raise
         finally:
             faulthandler.cancel_dump_traceback_later()
         await asyncio.to_thread(_say_what_runs, code_digest, started)
@@ -114,10 +123,23 @@ class ManagedDeployment:
         return as_serve_calls_it(found, debug=self._debug) if inspect.isroutine(found) else found
 
     async def _is_well(self) -> None:
-        """Raises when it is not, on the author's word or on that of the test."""
+        """Raises when it is not. Of why, Serve tells nobody; so we note it."""
+        fault = ""
+        try:
+            await self._check()
+        except Exception as error:
+            fault = str(error) if isinstance(error, TestFailed) else f"check_health: {type(error).__name__}: {error}"
+            raise
+        finally:
+            if fault != self._fault:
+                self._fault = fault
+                await asyncio.to_thread(_note_fault, fault)
+
+    async def _check(self) -> None:
+        """Raises on the author's word, or on that of the test."""
         test = self._test
         if test and test.done() and not test.cancelled() and (failure := test.exception()):
-            raise RuntimeError(f"test_deployment failed: {type(failure).__name__}: {failure}") from failure
+            raise TestFailed(f"test_deployment failed: {type(failure).__name__}: {failure}") from failure
         if check := getattr(self._user, "check_health", None):
             await call(check)
 
@@ -160,15 +182,26 @@ async def _test_beside(user: Any) -> None:
 
 def _say_what_runs(code_digest: str, started: float) -> None:
     """The replica itself says what it runs; Serve's word for it has been wrong before."""
-    from ray import serve
     from ray.runtime_context import get_runtime_context
 
-    replica = serve.get_replica_context().replica_id
     note = {
         "code_digest": code_digest,
         "pid": os.getpid(),
         "node_id": get_runtime_context().get_node_id(),
         "started_at": started,
     }
-    name = f"{replica.deployment_id.app_name}/{replica.deployment_id.name}/{replica.unique_id}"
-    store.put(store.REPLICA, name, json.dumps(note).encode())
+    store.put(store.REPLICA, _own_name(), json.dumps(note).encode())
+
+
+def _note_fault(fault: str) -> None:
+    if fault:
+        store.put(store.FAULT, _own_name(), fault.encode())
+    else:
+        store.delete(store.FAULT, _own_name())
+
+
+def _own_name() -> str:
+    from ray import serve
+
+    replica = serve.get_replica_context().replica_id
+    return store.replica_name(replica.deployment_id.app_name, replica.deployment_id.name, replica.unique_id)

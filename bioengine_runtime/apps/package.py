@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import shutil
 import tempfile
 import zipfile
@@ -51,7 +52,7 @@ def pack(files: Mapping[str, bytes]) -> Package:
 def unpack(content: bytes, digest: str, cache: str | Path) -> Path:
     """The folder of this content under `cache`, unpacked now if it is not there."""
     target = Path(cache) / digest
-    if target.is_dir():
+    if in_use(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{digest}.", dir=target.parent))
@@ -59,6 +60,17 @@ def unpack(content: bytes, digest: str, cache: str | Path) -> Path:
         archive.extractall(draft)
     settle(draft, target)
     return target
+
+
+def in_use(folder: Path) -> bool:
+    """Whether it is there; then it is kept for another while."""
+    try:
+        os.utime(folder)
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # on a disk that is shared: another's, and theirs to keep
+        pass
+    return True
 
 
 def settle(draft: Path, target: Path) -> None:

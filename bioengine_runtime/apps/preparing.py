@@ -13,7 +13,7 @@ from bioengine_runtime.apps import store
 from bioengine_runtime.apps.describing import Description, Request
 from bioengine_runtime.apps.errors import AppError
 from bioengine_runtime.apps.layer import build_layer, layer_path
-from bioengine_runtime.apps.package import unpack
+from bioengine_runtime.apps.package import in_use, unpack
 from bioengine_runtime.apps.requirements import packages_of
 from bioengine_runtime.apps.zygote import describe_in_child
 
@@ -82,7 +82,7 @@ def _computed_requirements(request: Request) -> list[str]:
 
 def _code(package: str, cache: str) -> Path:
     target = Path(cache) / package
-    if target.is_dir():
+    if in_use(target):
         return target
     content = store.get(store.CODE, package)
     if content is None:

@@ -59,6 +59,10 @@ class AppRecord(Closed):
     )
     capacity: int = Field(default=1, description="Requests that one replica of the entry works on at once.")
     warnings: list[str] = Field(default_factory=list, description="What its operator should know, in sentences.")
+    asked_at: float | None = Field(default=None, description="When this release was asked for, before it was prepared.")
+    sent_at: float | None = Field(default=None, description="When Ray Serve was first given this release.")
+    layers: list[str] | None = Field(default=None, description="Names of its package layers; None: it does not say.")
+    token_expires_at: float | None = Field(default=None, description="When the app's own Hypha token ends.")
     previous: AppRecord | None = None
 
     def runs(self, digest: str, fingerprints: Mapping[str, str]) -> bool:

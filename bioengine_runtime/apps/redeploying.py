@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from bioengine_runtime.apps import store
+from bioengine_runtime.apps.judging import FAILING
 from bioengine_runtime.apps.record import Running
-
-TRIES = "tries"
-"""Kind of what is kept: how often an app was sent again."""
 
 LIMIT = 5
 FIRST_PAUSE_S = 10.0
@@ -27,7 +25,6 @@ LONGEST_PAUSE_S = 300.0
 SPREAD = 0.2
 """Pauses differ by so much, so that apps that failed together do not all start together."""
 WELL_S = 300.0
-FAILING = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
 class Tries(BaseModel):
@@ -128,13 +125,13 @@ class Redeploys:
 
 
 def read_tries(app_id: str) -> Tries:
-    kept = store.get(TRIES, app_id)
+    kept = store.get(store.TRIES, app_id)
     return Tries.model_validate_json(kept) if kept else Tries()
 
 
 async def keep(app_id: str, tries: Tries) -> None:
-    await asyncio.to_thread(store.put, TRIES, app_id, tries.model_dump_json().encode())
+    await asyncio.to_thread(store.put, store.TRIES, app_id, tries.model_dump_json().encode())
 
 
 async def forget(app_id: str) -> None:
-    await asyncio.to_thread(store.delete, TRIES, app_id)
+    await asyncio.to_thread(store.delete, store.TRIES, app_id)

@@ -1,65 +1,19 @@
-"""How a version becomes the running one, or does not. Pure: states in, verdicts out, so a restarted worker goes on.
+"""Who may change an app, and what is written of the change. Pure.
 
 Law: the last version known to be good is named in every record that is not known to be good itself.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bioengine_runtime.apps.errors import Refused
-from bioengine_runtime.apps.record import AppRecord, DeploymentState, Running
+from bioengine_runtime.apps.record import AppRecord, Running
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import Provenance
 
-LOG_LINES = 30
 NOBODY = ""
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_ERROR = re.compile(r"^\w[\w.]*(Error|Exception|Interrupt|Exit|Warning|Unsealable)\b.*")
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The version is up; what it replaced is no longer needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The version does not come up. `deployment` is the one that failed, when it is known."""
-
-    reason: str
-    lines: tuple[str, ...]
-    deployment: DeploymentState | None
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Still coming up."""
-
-
-Verdict = Settled | Failed | Waiting | None
-
-
-def judge(running: Running, good: str | None, now: float) -> Verdict:
-    """None: nothing to decide, this version was good before (Serve itself restarts what breaks later)."""
-    record = running.record
-    if record is None or record.release() == good or running.status == "DELETING":
-        return None
-    if running.status == "RUNNING" and all(one.status == "HEALTHY" for one in running.deployments):
-        return Settled()
-    failed = running.failed()
-    if failed or running.status == "DEPLOY_FAILED":
-        message = failed.message if failed else running.message
-        return Failed(reason_of(message), lines_of(message), failed)
-    limit = record.spec.rollout.health_timeout_s
-    if record.previous and now - record.last_updated_at > limit:
-        slow = next((one for one in running.deployments if one.status != "HEALTHY"), None)
-        said = (slow.message if slow else running.message).strip()
-        reason = f"did not come up within {limit:g} s" + (f": {said.splitlines()[0]}" if said else "")
-        return Failed(reason, lines_of(said), slow)
-    return Waiting()
 
 
 def check(app_id: str, running: Running | None, *, owner: str, expected: str | None, worker: str) -> None:
@@ -94,6 +48,8 @@ class Facts:
     resources: Mapping[str, float]
     capacity: int = 1
     warnings: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    token_expires_at: float | None = None
 
 
 def next_record(
@@ -104,6 +60,7 @@ def next_record(
     running: Running | None,
     good: str | None,
     now: float,
+    asked_at: float | None = None,
 ) -> AppRecord:
     """The record to write. It keeps the last good version for as long as the new one is not known to be good."""
     current = running.record if running and running.status != "DELETING" else None
@@ -127,9 +84,14 @@ def next_record(
             "resources": dict(facts.resources),
             "capacity": facts.capacity,
             "warnings": list(facts.warnings),
+            "layers": sorted(facts.layers),
+            "token_expires_at": facts.token_expires_at,
         }
     )
-    return record.model_copy(update={"previous": _last_good(record, current, good)})
+    times = {"asked_at": asked_at or now, "sent_at": now}
+    if current and current.release() == record.release():  # the same processes: an update in place begins nothing anew
+        times = {"asked_at": current.asked_at, "sent_at": current.sent_at}
+    return record.model_copy(update={**times, "previous": _last_good(record, current, good)})
 
 
 def _last_good(record: AppRecord, current: AppRecord | None, good: str | None) -> AppRecord | None:
@@ -138,16 +100,3 @@ def _last_good(record: AppRecord, current: AppRecord | None, good: str | None) -
     if current.release() == good:
         return current.model_copy(update={"previous": None})
     return current.previous
-
-
-def reason_of(message: str) -> str:
-    """The exception in a message of Serve's, without the traceback around it."""
-    lines = lines_of(message)
-    errors = [line for line in lines if _ERROR.match(line)]
-    return errors[-1] if errors else (lines[-1] if lines else "it did not start")
-
-
-def lines_of(message: str) -> tuple[str, ...]:
-    """The end of a message, without colours."""
-    lines = [line.rstrip() for line in _ANSI.sub("", message).splitlines()]
-    return tuple(line for line in lines if line)[-LOG_LINES:]

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from bioengine_runtime.apps.builder import Blueprint
 from bioengine_runtime.apps.errors import BadApp
 from bioengine_runtime.apps.surroundings import place
-from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.sealing import read_key, seal, unseal
+from bioengine_runtime.worker.tokens import claims_of
 
 Secrets = Mapping[str, Mapping[str, str]]
 
@@ -39,6 +40,14 @@ def sealed_for(app_id: str, name: str, values: Mapping[str, str], key_file: str)
     if not values:
         return None
     return seal(read_key(key_file), json.dumps(dict(values)).encode(), place(app_id, name))
+
+
+def first_end(values: Secrets) -> float | None:
+    """When the first of the app's own Hypha tokens ends, seconds since the epoch; None when none does.
+
+    A token says so itself, and is not checked: that is for those who take it."""
+    tokens = {named[HYPHA_TOKEN] for named in values.values() if HYPHA_TOKEN in named}
+    return min((end for token in tokens if (end := claims_of(token).expires_at)), default=None)
 
 
 def _inherited(app_id: str, name: str, kept: Blueprint | None, key_file: str) -> dict[str, str]:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from bioengine_runtime.apps import store
-from bioengine_runtime.apps.record import Replica, Running
-from bioengine_runtime.apps.redeploying import TRIES, Tries, in_words, read_tries
+from bioengine_runtime.apps import marks, store
+from bioengine_runtime.apps.judging import has_gate
+from bioengine_runtime.apps.record import AppRecord, Replica, Running
+from bioengine_runtime.apps.redeploying import Tries, in_words, read_tries
 from bioengine_runtime.contract.base import is_app_id
 from bioengine_runtime.contract.status import AppState, Rejection, ReplicaState
 
 MESSAGE_LENGTH = 2000
 Notes = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What is noted of one app. `faults` are what replicas that run, or ran, say is wrong with them."""
+
+    good: marks.Good | None
+    rejected: Rejection | None
+    tries: Tries
+    faults: tuple[str, ...]
 
 
 class States:
@@ -25,14 +37,14 @@ class States:
 
     async def of(self, apps: Mapping[str, Running], worker: str) -> list[AppState]:
         """One per Serve application; the names of others may not fit an app id, and then nobody can mean them."""
-        marks = await asyncio.to_thread(self._read, apps)
+        noted = await asyncio.to_thread(self._read, apps)
         return [
-            _state(running, worker, self._notes, *marks[app_id])
+            _state(running, worker, self._notes, noted[app_id])
             for app_id, running in sorted(apps.items())
             if is_app_id(app_id)
         ]
 
-    def _read(self, apps: Mapping[str, Running]) -> dict[str, tuple[str | None, Rejection | None, Tries]]:
+    def _read(self, apps: Mapping[str, Running]) -> dict[str, Marks]:
         alive = {
             _name(running, replica)
             for running in apps.values()
@@ -42,20 +54,29 @@ class States:
         unread = (alive & set(store.names(store.REPLICA))) - self._notes.keys()
         fresh = {name: json.loads(content) for name in unread if (content := store.get(store.REPLICA, name))}
         self._notes = {name: note for name, note in (self._notes | fresh).items() if name in alive}
-        good, rejected, tried = (set(store.names(kind)) for kind in (store.GOOD, store.REJECTED, TRIES))
+        there = {kind: set(store.names(kind)) for kind in (store.GOOD, store.REJECTED, store.TRIES, store.FAULT)}
         return {
-            app_id: (
-                _good(app_id) if app_id in good else None,
-                _rejected(app_id) if app_id in rejected else None,
-                read_tries(app_id) if app_id in tried else Tries(),
+            app_id: Marks(
+                good=marks.read_good(app_id) if app_id in there[store.GOOD] else None,
+                rejected=marks.read_rejection(app_id) if app_id in there[store.REJECTED] else None,
+                tries=read_tries(app_id) if app_id in there[store.TRIES] else Tries(),
+                faults=_faults(running, there[store.FAULT]),
             )
-            for app_id in apps
+            for app_id, running in apps.items()
         }
 
 
-def _state(
-    running: Running, worker: str, notes: Notes, good: str | None, rejected: Rejection | None, tries: Tries
-) -> AppState:
+def _faults(running: Running, known: Collection[str]) -> tuple[str, ...]:
+    said = [
+        f"{one.name}: {fault}"
+        for one in running.deployments
+        for replica in (*one.replicas, *one.dead)
+        if _name(running, replica) in known and (fault := marks.read_fault(running.app_id, replica))
+    ]
+    return tuple(dict.fromkeys(said))
+
+
+def _state(running: Running, worker: str, notes: Notes, noted: Marks) -> AppState:
     record = running.record if running.record and running.record.worker == worker else None
     replicas = [
         _replica(replica, notes.get(_name(running, replica), {}))
@@ -65,7 +86,7 @@ def _state(
     about = {
         "app_id": running.app_id,
         "status": running.status,
-        "message": _message(running, tries),
+        "message": _message(running, noted),
         "replicas": replicas,
     }
     if record is None:
@@ -77,11 +98,13 @@ def _state(
             "digest": record.digest,
             "secret_fingerprints": record.secret_fingerprints,
             "provenance": record.provenance,
-            "rejected": rejected,
-            "updating": record.previous is not None and record.release() != good,
+            "rejected": noted.rejected,
+            "updating": _is_updating(record, running, noted),
             "methods": [method["name"] for method in record.methods],
             "started_at": record.started_at,
             "last_updated_at": record.last_updated_at,
+            "last_deploy_s": noted.good and noted.good.took_s,
+            "token_expires_at": record.token_expires_at,
         }
     )
 
@@ -98,24 +121,24 @@ def _replica(replica: Replica, note: Mapping[str, Any]) -> ReplicaState:
     )
 
 
-def _message(running: Running, tries: Tries) -> str:
+def _is_updating(record: AppRecord, running: Running, noted: Marks) -> bool:
+    """Whether it is not decided yet, or is being undone. One that failed and stays is what it is."""
+    if noted.good and record.release() == noted.good.release:
+        return False
+    rejected = noted.rejected
+    if rejected and rejected.digest == record.digest and rejected.rollback != "under way":
+        return False
+    return record.previous is not None or (running.status == "RUNNING" and has_gate(record))
+
+
+def _message(running: Running, noted: Marks) -> str:
     said = [running.message, *(f"{one.name}: {one.message}" for one in running.deployments if one.message)]
     if running.record and running.status != "RUNNING":
-        said += [*running.record.warnings, in_words(tries)]
+        said += [*noted.faults, *running.record.warnings, in_words(noted.tries)]
     text = "\n".join(one for one in said if one)
     # The end is what tells; a line cut through would not.
     return text if len(text) <= MESSAGE_LENGTH else text[-MESSAGE_LENGTH:].partition("\n")[2]
 
 
 def _name(running: Running, replica: Replica) -> str:
-    return f"{running.app_id}/{replica.deployment}/{replica.replica_id}"
-
-
-def _good(app_id: str) -> str | None:
-    kept = store.get(store.GOOD, app_id)
-    return kept.decode() if kept else None
-
-
-def _rejected(app_id: str) -> Rejection | None:
-    kept = store.get(store.REJECTED, app_id)
-    return Rejection.model_validate_json(kept) if kept else None
+    return store.replica_name(running.app_id, replica.deployment, replica.replica_id)

@@ -19,8 +19,10 @@ BLUEPRINT = "blueprint"
 REPLICA = "replica"
 GOOD = "good"
 REJECTED = "rejected"
-KINDS = (CODE, DESCRIBED, BLUEPRINT, REPLICA, GOOD, REJECTED)
-
+GATE = "gate"
+TRIES = "tries"
+FAULT = "fault"
+KINDS = (CODE, DESCRIBED, BLUEPRINT, REPLICA, GOOD, REJECTED, GATE, TRIES, FAULT)
 
 _touched: dict[tuple[str, str], float] = {}
 
@@ -52,3 +54,8 @@ def names(kind: str, prefix: str = "") -> list[str]:
 def last_put(kind: str, name: str) -> float:
     """When this process stored it last, on the monotonic clock; long ago if it never did."""
     return _touched.get((kind, name), float("-inf"))
+
+
+def replica_name(app_id: str, deployment: str, replica_id: str) -> str:
+    """Under which name there is something of one replica."""
+    return f"{app_id}/{deployment}/{replica_id}"

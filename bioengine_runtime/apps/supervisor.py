@@ -11,23 +11,25 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from bioengine_runtime.apps import store
+from bioengine_runtime.apps import marks, store
 from bioengine_runtime.apps.builder import Blueprint, Part, blueprint
 from bioengine_runtime.apps.deploying import Deployer
 from bioengine_runtime.apps.errors import AppError, BadApp
 from bioengine_runtime.apps.fitting import asked_by, crowded, impossible
 from bioengine_runtime.apps.fresh import Fresh
 from bioengine_runtime.apps.prepare import ArtifactFiles, ArtifactReader, Builders, Places, Ready, ReadyClass, prepare
+from bioengine_runtime.apps.probing import check_probe
 from bioengine_runtime.apps.record import AppRecord, Running, read_records
-from bioengine_runtime.apps.redeploying import FIRST_PAUSE_S, TRIES
+from bioengine_runtime.apps.redeploying import FIRST_PAUSE_S
 from bioengine_runtime.apps.requirements import Wanted, doubts, total, wanted
 from bioengine_runtime.apps.rollout import Facts, check, next_record
 from bioengine_runtime.apps.room import nodes_now, present_of
-from bioengine_runtime.apps.secrets import Secrets, complete, sealed_for
+from bioengine_runtime.apps.secrets import Secrets, complete, first_end, sealed_for
 from bioengine_runtime.apps.sharing import Shared
 from bioengine_runtime.apps.states import States
-from bioengine_runtime.apps.watcher import Watcher, good_release
+from bioengine_runtime.apps.watcher import Watcher
 from bioengine_runtime.contract.app import AppSpec, for_class
 from bioengine_runtime.contract.status import AppState, Prepared, Provenance
 from bioengine_runtime.serve_thread import in_serve_thread
@@ -97,6 +99,7 @@ class Supervisor:
             look=self._look,
             lock=self._locks.__getitem__,
             on_change=on_change,
+            places=environment.places(),
             redeploy_pause_s=redeploy_pause_s,
         )
         self._watching: asyncio.Task[None] | None = None
@@ -137,6 +140,7 @@ class Supervisor:
         expected: str | None,
     ) -> bool:
         """Run this; returns once Ray has accepted it, False when it ran already. `expected`: "" for none."""
+        asked_at = time.time()
         if self._is_so(await self._running(spec.app_id), spec, fingerprints, provenance.owner, expected):
             return False
         ready = await asyncio.shield(self._prepare(spec))
@@ -144,7 +148,7 @@ class Supervisor:
             running = await self._running(spec.app_id)  # begun after we hold the lock, so it knows all we did
             if self._is_so(running, spec, fingerprints, provenance.owner, expected):
                 return False
-            await self._deploy(spec, secrets, fingerprints, provenance, ready, running)
+            await self._deploy(spec, secrets, fingerprints, provenance, ready, running, asked_at)
         self._watcher.wake()
         return True
 
@@ -156,8 +160,7 @@ class Supervisor:
                 return
             check(app_id, running, owner=owner, expected=expected, worker=self._worker)
             await self._deployer.delete(app_id)
-            for kind in (store.REJECTED, store.GOOD, TRIES):
-                await asyncio.to_thread(store.delete, kind, app_id)
+            await asyncio.to_thread(marks.forget, app_id, *marks.OF_APP)
             log.info("app=%s removed owner=%s", app_id, owner)
         self._watcher.wake()
 
@@ -210,25 +213,33 @@ class Supervisor:
         provenance: Provenance,
         ready: Ready,
         running: Running | None,
+        asked_at: float,
     ) -> None:
         warnings = await self._fit(spec, fingerprints, ready, running)
-        good = await good_release(spec.app_id)
-        facts = self._facts(spec, ready, warnings)
-        record = next_record(spec, fingerprints, provenance, facts, running, good, time.time())
+        app_id = spec.app_id
         current = running.record if running else None
+        good = await asyncio.to_thread(marks.read_good, app_id)
         kept = await asyncio.to_thread(store.get, store.BLUEPRINT, current.blueprint) if current else None
         before = Blueprint.from_bytes(kept) if kept else None
-        plan = await in_serve_thread(lambda: self._draw(record, secrets, ready, before))
+        names, key_file = [one.name for one in ready.classes], self._environment.seal_key_file
+        values = await asyncio.to_thread(complete, spec, secrets, before, names, key_file)
+        facts = self._facts(spec, ready, warnings, values)
+        record = next_record(
+            spec, fingerprints, provenance, facts, running, good and good.release, time.time(), asked_at
+        )
+        plan = await in_serve_thread(lambda: self._draw(record, values, ready))
         await asyncio.to_thread(store.put, store.BLUEPRINT, record.blueprint, plan.to_bytes())
-        await self._deployer.deploy(spec.app_id, record.blueprint, plan.deployments)
-        for kind in (store.REJECTED, TRIES):
-            await asyncio.to_thread(store.delete, kind, spec.app_id)
-        log.info("app=%s digest=%s accepted commit=%s", spec.app_id, record.digest[:12], provenance.commit)
+        if current is None or current.release() != record.release():
+            await asyncio.to_thread(marks.forget, app_id, store.GATE)  # it may have been at its gate before, and failed
+        await self._deployer.deploy(app_id, record.blueprint, plan.deployments)
+        await asyncio.to_thread(marks.forget, app_id, store.REJECTED, store.TRIES)
+        log.info("app=%s digest=%s accepted commit=%s", app_id, record.digest[:12], provenance.commit)
 
     async def _fit(
         self, spec: AppSpec, fingerprints: Mapping[str, str], ready: Ready, running: Running | None
     ) -> list[str]:
-        """What should be known before this is deployed. Raises BadApp when it never could run here."""
+        """What should be known before this is deployed. Raises BadApp when it never could run here, or be probed."""
+        check_probe(spec.rollout.probe, spec.app_id, ready.classes[0].description["methods"])
         nodes = await self._nodes()
         asked = [asked_by(one) for one in _wanted(spec, fingerprints, ready)]
         warnings = doubts(spec, ready.classes[0].name, ready.classes[0].description["options"])
@@ -247,7 +258,7 @@ class Supervisor:
             warnings.append(short)
         return warnings
 
-    def _facts(self, spec: AppSpec, ready: Ready, warnings: Sequence[str]) -> Facts:
+    def _facts(self, spec: AppSpec, ready: Ready, warnings: Sequence[str], values: Secrets) -> Facts:
         asked = _wanted(spec, {}, ready)
         return Facts(
             name=ready.manifest.name,
@@ -260,11 +271,12 @@ class Supervisor:
             resources=total([one.actor_options for one in asked]),
             capacity=asked[0].options["max_ongoing_requests"],
             warnings=tuple(warnings),
+            layers=tuple({Path(one.layer).name for one in ready.classes if one.layer}),
+            token_expires_at=first_end(values),
         )
 
-    def _draw(self, record: AppRecord, secrets: Secrets, ready: Ready, kept: Blueprint | None) -> Blueprint:
+    def _draw(self, record: AppRecord, values: Secrets, ready: Ready) -> Blueprint:
         spec = record.spec
-        values = complete(spec, secrets, kept, [one.name for one in ready.classes], self._environment.seal_key_file)
         asked = _wanted(spec, record.secret_fingerprints, ready)
         parts = [self._part(spec, *both, values) for both in zip(ready.classes, asked, strict=True)]
         common = {

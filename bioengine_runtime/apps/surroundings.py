@@ -12,7 +12,7 @@ from pathlib import Path
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.layer import build_layer, packages_in
 from bioengine_runtime.apps.loading import offer_bioengine
-from bioengine_runtime.apps.package import unpack
+from bioengine_runtime.apps.package import in_use, unpack
 from bioengine_runtime.sealing import read_key, unseal
 
 NOT_THE_APPS = ("RAY_AUTH_", "HYPHA_", "BIOENGINE_TOKEN")
@@ -56,7 +56,7 @@ def open_secrets(seal_key_file: str, sealed: str, app_id: str, deployment: str) 
 def fetch_code(package: str, cache: str) -> str:
     """The folder of the app's code on this node."""
     target = Path(cache) / package
-    if not target.is_dir():
+    if not in_use(target):
         content = store.get(store.CODE, package)
         if content is None:
             raise RuntimeError(f"the app's code {package} is gone from the cluster; deploy the app again")

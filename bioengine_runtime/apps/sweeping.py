@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator, Mapping
 
 from bioengine_runtime.apps import store
+from bioengine_runtime.apps.marks import OF_APP
 from bioengine_runtime.apps.record import Running
-from bioengine_runtime.apps.redeploying import TRIES
 
 GRACE_S = 900.0
 EVERY_S = 60.0
@@ -34,7 +34,7 @@ class Sweeper:
         await asyncio.to_thread(self._sweep, needed(apps), now)
 
     def _sweep(self, named: set[tuple[str, str]], now: float) -> None:
-        there = {(kind, name) for kind in (*store.KINDS, TRIES) for name in store.names(kind)}
+        there = {(kind, name) for kind in store.KINDS for name in store.names(kind)}
         nameless = {key for key in there if (key[0], _owner(*key)) not in named}
         self._nameless = {key: self._nameless.get(key, now) for key in nameless}
         for key, since in self._nameless.items():
@@ -48,9 +48,7 @@ def needed(apps: Mapping[str, Running]) -> set[tuple[str, str]]:
 
 
 def _needs(app_id: str, running: Running) -> Iterator[tuple[str, str]]:
-    yield store.GOOD, app_id
-    yield store.REJECTED, app_id
-    yield TRIES, app_id
+    yield from ((kind, app_id) for kind in OF_APP)
     for record in (running.record, running.record.previous if running.record else None):
         if record:
             yield store.BLUEPRINT, record.blueprint
@@ -58,7 +56,9 @@ def _needs(app_id: str, running: Running) -> Iterator[tuple[str, str]]:
             yield store.DESCRIBED, record.package
     for deployment in running.deployments:
         for replica in deployment.replicas:
-            yield store.REPLICA, f"{app_id}/{deployment.name}/{replica.replica_id}"
+            yield store.REPLICA, store.replica_name(app_id, deployment.name, replica.replica_id)
+        for replica in (*deployment.replicas, *deployment.dead):
+            yield store.FAULT, store.replica_name(app_id, deployment.name, replica.replica_id)
 
 
 def _owner(kind: str, name: str) -> str:

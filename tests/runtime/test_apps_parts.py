@@ -11,21 +11,12 @@ import pytest
 
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.errors import BadApp, Refused
+from bioengine_runtime.apps.judging import Failed, Settled, Waiting, judge, lines_of, reason_of
 from bioengine_runtime.apps.layer import layer_path, packages_in
 from bioengine_runtime.apps.package import MAX_BYTES, pack, unpack
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Replica, Running
 from bioengine_runtime.apps.requirements import doubts, lacks, packages_of, resources, total, wanted
-from bioengine_runtime.apps.rollout import (
-    Facts,
-    Failed,
-    Settled,
-    Waiting,
-    check,
-    judge,
-    lines_of,
-    next_record,
-    reason_of,
-)
+from bioengine_runtime.apps.rollout import Facts, check, next_record
 from bioengine_runtime.apps.secrets import complete, sealed_for
 from bioengine_runtime.apps.sweeping import needed
 from bioengine_runtime.sealing import Unsealable, ensure_key, read_key, seal, unseal
@@ -261,28 +252,28 @@ def test_no_secrets_are_not_sealed():
 
 
 def test_a_version_that_is_up_settles():
-    assert judge(a_running(a_record()), None, 200) == Settled()
+    assert judge(a_running(a_record()), None, None, 200) == Settled()
 
 
 def test_a_good_version_is_not_judged_again():
     record = a_record()
-    assert judge(a_running(record, "UNHEALTHY", "UNHEALTHY"), record.release(), 9e9) is None
+    assert judge(a_running(record, "UNHEALTHY", "UNHEALTHY"), record.release(), None, 9e9) is None
 
 
 def test_what_is_not_ours_is_not_judged():
-    assert judge(a_running(None, "DEPLOY_FAILED", "DEPLOY_FAILED"), None, 9e9) is None
+    assert judge(a_running(None, "DEPLOY_FAILED", "DEPLOY_FAILED"), None, None, 9e9) is None
 
 
 def test_a_version_still_coming_up_is_waited_for():
     record = a_record()
-    assert judge(a_running(record, "DEPLOYING", "UPDATING"), None, record.last_updated_at + 9e9) == Waiting()
+    assert judge(a_running(record, "DEPLOYING", "UPDATING"), None, None, record.last_updated_at + 9e9) == Waiting()
 
 
 def test_a_version_that_fails_is_told_with_its_reason():
     message = 'Error:\n\x1b[36mray::x\x1b[39m\n  File "a.py", line 1\nRuntimeError: no model'
-    verdict = judge(a_running(a_record(), "DEPLOY_FAILED", "DEPLOY_FAILED", message), None, 200)
+    verdict = judge(a_running(a_record(), "DEPLOY_FAILED", "DEPLOY_FAILED", message), None, None, 200)
     assert isinstance(verdict, Failed)
-    assert verdict.reason == "RuntimeError: no model"
+    assert verdict.reason() == "RuntimeError: no model"
     assert verdict.lines[1] == "ray::x"
 
 
@@ -291,10 +282,10 @@ def test_an_update_that_takes_too_long_is_given_up():
     new = a_record("2", now=1000.0, running=a_running(old), good=old.release())
     limit = new.spec.rollout.health_timeout_s
     slow = a_running(new, "DEPLOYING", "UPDATING", "waiting for 1 GPU")
-    assert judge(slow, old.release(), 1000 + limit - 1) == Waiting()
-    verdict = judge(slow, old.release(), 1000 + limit + 1)
+    assert judge(slow, old.release(), None, 1000 + limit - 1) == Waiting()
+    verdict = judge(slow, old.release(), None, 1000 + limit + 1)
     assert isinstance(verdict, Failed)
-    assert verdict.reason == "did not come up within 600 s: waiting for 1 GPU"
+    assert verdict.reason() == "did not come up within 600 s: waiting for 1 GPU"
 
 
 def test_an_update_remembers_the_last_good_version_and_the_start():
