@@ -6,8 +6,8 @@ One Hypha server, one client, two providers of the same echo: an app behind the 
 function to hypha-rpc. The two take turns, so that a busy machine is busy for both. Latency is of one caller, calls/s
 of several at once. Goal, at 1 KB and at 10 MB: ≥ 0.8× of the calls/s and ≤ 1.3× of the p50. Exits 1 when it is missed.
 
-Then Serve's part of it alone: the app called by its handle in a Ray process, no Hypha anywhere. A gateway that cost
-nothing would take the time of both, the straight call and this one; how far that is from the goal is said, too.
+In turn with them, Serve's part of it alone: the app called by its handle in a Ray process, no Hypha anywhere. A gateway
+that cost nothing would take the time of both, the straight call and this one; what that would reach is said, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import statistics
 import sys
@@ -123,34 +124,50 @@ async def provide(url: str, workspace: str, token_file: str) -> None:
     await asyncio.Event().wait()
 
 
-async def serve_alone(play: Stage, calls: int, rounds: int) -> Measured:
-    """The app through nothing but its handle, at 1 KB, asked by a process of its own."""
+@asynccontextmanager
+async def serve_alone(play: Stage) -> AsyncIterator[Callable[[int, Measured], Awaitable[None]]]:
+    """One round of the app through nothing but its handle, at 1 KB, asked by a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "ignore", __file__, "--ask", play.local.ray_address, str(calls), str(rounds)),
+        *(sys.executable, "-W", "ignore", __file__, "--ask", play.local.ray_address),
         env={**os.environ, **play.local.ray_environment},
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 300)
-    return Measured(**json.loads(output.splitlines()[-1]))
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked, answers = process.stdin, process.stdout
+
+    async def one(calls: int, into: Measured) -> None:
+        asked.write(f"{calls}\n".encode())
+        found = Measured(**json.loads(await asyncio.wait_for(answers.readline(), 120)))
+        into.seconds += found.seconds
+        into.rates += found.rates
+
+    try:
+        yield one
+    finally:
+        process.kill()
+        await process.wait()
 
 
-async def ask(address: str, calls: int, rounds: int) -> None:
+async def ask(address: str) -> None:
     """Be the process of `serve_alone`. As the gateway asks: router on this loop, one message each way."""
     import ray
     from ray.serve.handle import DeploymentHandle
 
-    ray.init(address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     handle = DeploymentHandle("Echo", app_name="echo")
     handle._init(_run_router_in_separate_loop=False)
-    method, found = handle.options(method_name="echo", _by_reference=False), Measured()
+    method = handle.options(method_name="echo", _by_reference=False)
 
     async def echo(data: bytes) -> Any:
         return await method.remote(data)
 
-    for _ in range(rounds):
-        await one_round(echo, SIZES[0], max(calls // rounds, 2), found)
-    print(json.dumps(asdict(found)), flush=True)
+    while calls := await asyncio.to_thread(sys.stdin.readline):
+        found = Measured()
+        await one_round(echo, SIZES[0], int(calls), found)
+        print(json.dumps(asdict(found)), flush=True)
 
 
 async def compare(play: Stage, calls: int, rounds: int) -> tuple[dict[str, dict[str, Measured]], Measured]:
@@ -160,17 +177,20 @@ async def compare(play: Stage, calls: int, rounds: int) -> tuple[dict[str, dict[
     play.commit("an app that echoes")
     await play.apply()
     client = await play.connect()
-    async with straight(play):
+    serve = Measured()
+    async with straight(play), serve_alone(play) as alone:
         ways = {name: (await client.get_service(f"{play.local.workspace}/{service}")).echo
                 for name, service in {"straight": "straight", "gateway": "echo"}.items()}  # fmt: skip
         found = {size.name: {way: Measured() for way in ways} for size in SIZES}
         for size in SIZES:
             for _ in range(rounds):
+                if size is SIZES[0]:
+                    await alone(max(calls // rounds, 2), serve)
                 for way, echo in ways.items():
                     await asyncio.sleep(PAUSE_S)
                     await one_round(echo, size, max(int(calls * size.share / rounds), 2), found[size.name][way])
     await client.disconnect()
-    return found, await serve_alone(play, calls, rounds)
+    return found, serve
 
 
 def show(found: dict[str, dict[str, Measured]], serve: Measured) -> bool:
@@ -204,10 +224,12 @@ if __name__ == "__main__":
     parser.add_argument("--calls", type=int, default=400, help="calls of one caller at 1 KB; 10 MB makes a fiftieth")
     parser.add_argument("--rounds", type=int, default=4, help="turns that each way takes")
     parser.add_argument("--provide", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--ask", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--ask", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.provide:
         asyncio.run(provide(*given.provide))
     if given.ask:
-        sys.exit(asyncio.run(ask(given.ask[0], int(given.ask[1]), int(given.ask[2]))))
+        import uvloop
+
+        sys.exit(uvloop.run(ask(given.ask)))
     sys.exit(asyncio.run(main(given.calls, given.rounds)))
