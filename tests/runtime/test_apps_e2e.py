@@ -225,6 +225,7 @@ async def test_an_update_under_calls_loses_none_of_them(supervisor: Supervisor):
 async def test_a_version_that_does_not_start_leaves_the_old_one_serving(
     supervisor: Supervisor, version: str, reason: str
 ):
+    """RO-02."""
     before = await state_of(supervisor, "plain")
     assert before.spec
     spec = before.spec.model_copy(update={"version": version, "kwargs": {}})
@@ -240,6 +241,7 @@ async def test_a_version_that_does_not_start_leaves_the_old_one_serving(
 
 
 async def test_a_version_that_hangs_is_given_up_in_time(supervisor: Supervisor):
+    """RO-02: one that never ends its start."""
     before = await state_of(supervisor, "plain")
     assert before.spec
     rollout = before.spec.rollout.model_copy(update={"health_timeout_s": 4.0})
@@ -255,6 +257,7 @@ async def test_a_version_that_hangs_is_given_up_in_time(supervisor: Supervisor):
 
 
 async def test_a_bad_pin_is_told_in_plain_words_and_touches_nothing(supervisor: Supervisor):
+    """RO-07."""
     before = await state_of(supervisor, "plain")
     assert before.spec
     spec = before.spec.model_copy(update={"version": "bad-pin", "kwargs": {}})
@@ -341,6 +344,7 @@ async def test_an_app_brings_its_own_version_of_what_the_worker_has(supervisor: 
 
 
 async def test_a_node_without_the_apps_packages_gets_them_when_a_replica_starts(supervisor: Supervisor, home: Path):
+    """RO-06: a replica that was killed is replaced."""
     before = await state_of(supervisor, "own")
     pid = pids(before)["Main"]
     assert pid
@@ -367,6 +371,7 @@ async def test_another_worker_object_reads_everything_back(
 async def test_a_new_worker_goes_on_with_an_update_that_fails(
     supervisor: Supervisor, artifacts: Artifacts, environment: WorkerEnvironment
 ):
+    """RO-02, with a worker that ends in between."""
     await supervisor.stop()
     before = await state_of(supervisor, "plain")
     assert before.spec

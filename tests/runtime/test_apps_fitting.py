@@ -61,6 +61,7 @@ def test_a_part_of_a_gpu_is_refused(gpus: float):
 
 
 def test_what_fits_on_no_node_says_which_node_lacks_what():
+    """RO-09."""
     nodes = [node("a1b2c3d4e5", cpu=2), node("ffffffffff", cpu=8, memory=4 * GB)]
     assert impossible([asked(CPU=4, memory=8 * GB)], nodes) == (
         "Main fits on no node: node a1b2c3d4 (10.0.0.3): needs 4 CPU, has 2; "
@@ -70,6 +71,7 @@ def test_what_fits_on_no_node_says_which_node_lacks_what():
 
 
 def test_6_1_18_every_replica_is_counted_and_not_all_on_one_node():
+    """RO-10."""
     nodes = [node("aaaaaaaa", cpu=4), node("bbbbbbbb", cpu=4)]
     assert impossible([asked(number=2, CPU=3)], nodes) == ""
     assert impossible([asked(number=3, CPU=3)], nodes) == (

@@ -245,6 +245,7 @@ async def test_a_test_in_the_background_takes_no_time_and_its_failure_is_one_of_
     (home / "apps" / "beside" / "answer-badly").touch()
     state = await until(supervisor, "beside", lambda state: state.status == "UNHEALTHY")
     assert "health check failed" in state.message
+    assert "Main: test_deployment failed: RuntimeError: a bad answer" in state.message
     await until(supervisor, "beside", lambda state: is_up(state) and pids(state).get("Main") not in (None, pid))
     assert "RuntimeError: a bad answer" in await logged("beside", previous=-1)
 
@@ -316,6 +317,7 @@ async def calls_at_once(number: int) -> list[Any]:
 
 
 async def test_what_can_never_run_here_is_refused_before_anything_is_touched(supervisor: Supervisor):
+    """RO-09, RO-10."""
     node = ray.nodes()[0]["NodeID"][:8]
     with pytest.raises(BadApp, match=rf"Main fits on no node: node {node} \(.+\): needs 1 GPU, has 0"):
         await apply(supervisor, a_spec("gpu", version="gpu"))
@@ -341,6 +343,7 @@ async def test_without_gpu_it_runs_and_a_larger_one_is_told_to_wait_for_room(sup
 
 
 async def test_a_failing_check_of_health_replaces_the_replica(supervisor: Supervisor, home: Path):
+    """RO-03: of a version that was good."""
     assert await apply(supervisor, a_spec("breaks", version="breaks", auto_redeploy=True))
     await until(supervisor, "breaks", is_up)
     pid = await call("breaks", "ping")
@@ -349,6 +352,7 @@ async def test_a_failing_check_of_health_replaces_the_replica(supervisor: Superv
 
 
 async def test_6_1_11_an_app_that_serve_gave_up_is_sent_again(supervisor: Supervisor, home: Path):
+    """RO-06: of a version that was good, and does not come back by itself."""
     broken = home / "apps" / "breaks" / "broken"
     before = await state_of(supervisor, "breaks")
     broken.touch()

@@ -88,6 +88,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, fields: dict[str, Any], prob
     ],
 )
 def test_what_breaks_is_told_with_its_place(tmp_path: Path, source: str, problem: str):
+    """RO-01."""
     assert problem in look(tmp_path, source, kwargs={})["problem"]
 
 

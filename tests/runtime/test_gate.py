@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from bioengine_runtime.apps.disks import KEPT_S, named_by, sweep_folder
-from bioengine_runtime.apps.errors import BadApp
+from bioengine_runtime.apps.errors import BadApp, PrepareFailed
 from bioengine_runtime.apps.judging import Asking, Failed, Gate, Settled, Waiting, judge
+from bioengine_runtime.apps.layer import build_layer
 from bioengine_runtime.apps.package import pack, unpack
 from bioengine_runtime.apps.probing import check_probe, differs
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Replica, Running
@@ -207,6 +208,17 @@ def test_a_probe_of_what_nobody_could_call_is_refused():
         check_probe(Probe(method="pnig"), "plain", methods)
 
 
+# ── Before the switch ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ro_08_an_index_that_is_down_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with pytest.raises(PrepareFailed, match=r"Failed to fetch: http://127\.0\.0\.1:9/simple/.+Connection refused"):
+        build_layer(["humanize==4.9.1"], str(tmp_path / "layer"))
+    assert [path.name for path in tmp_path.iterdir()] == [".layer.lock"]
+
+
 # ── Tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -233,7 +245,7 @@ def test_what_nobody_needs_for_a_day_leaves_the_disk_and_what_runs_stays(tmp_pat
         (tmp_path / name / "inside").mkdir(parents=True)
         os.utime(tmp_path / name, (now - age, now - age))
     (tmp_path / ".old.lock").touch()
-    os.utime(tmp_path / ".old.lock", (now - 2 * KEPT_S,) * 2)
+    os.utime(tmp_path / ".old.lock", (now - 2 * KEPT_S, now - 2 * KEPT_S))
 
     assert sweep_folder(tmp_path, {"named"}, now) == [".old.draft", ".old.lock", "old"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["named", "young"]

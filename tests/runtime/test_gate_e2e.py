@@ -133,7 +133,7 @@ async def test_first_versions_that_fail_their_gate_stay_and_are_told(supervisor:
     assert up.updating  # so whoever depends on it waits
     pid = pids(up)["Main"]
     assert pid
-    while not await asyncio.to_thread(marks.read_gate, "killed"):
+    while not await asyncio.to_thread(marks.read_gate, "killed"):  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
 
@@ -221,10 +221,10 @@ async def test_ro_13_a_way_back_that_fails_is_told_once_and_not_tried_again(supe
 @pytest.mark.usefixtures("supervisor")
 async def test_the_nodes_disks_are_swept_of_what_no_app_needs(environment: WorkerEnvironment):
     places = environment.places()
-    code = Path(places.code)
+    code, long_ago = Path(places.code), time.time() - KEPT_S - 1
     (code / "nobodys").mkdir()
-    for name in os.listdir(code):
-        os.utime(code / name, (time.time() - KEPT_S - 1,) * 2)
+    for folder in code.iterdir():  # noqa: ASYNC240
+        os.utime(folder, (long_ago, long_ago))
     named = named_by(await read_records())
     await sweep_nodes(places, *named)
-    assert set(os.listdir(code)) == named[0]
+    assert {folder.name for folder in code.iterdir()} == named[0]  # noqa: ASYNC240
