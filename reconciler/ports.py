@@ -10,6 +10,7 @@ from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import SecretRef
 from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
+from reconciler.errors import ReconcilerError, Remedy
 from reconciler.planning.conditions import Condition
 from reconciler.planning.live import LiveArtifact
 from reconciler.planning.memory import Entry, Holder, Remembered
@@ -105,7 +106,8 @@ class Memory(Protocol):
         ...
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Add to the history. Raises Unreachable."""
+        """Add to the history; what cannot be sent now goes with the next, and a trouble that stands is said once.
+        Raises Unreachable."""
         ...
 
     async def history(self, limit: int, app_id: str = "") -> Sequence[Entry]:
@@ -147,6 +149,24 @@ class StepFailed(Exception):
     """One step could not be done; it stops only the steps that need it."""
 
 
+class OrderRefused(ReconcilerError):
+    """The reconciler that keeps this cluster does not do it; says why."""
+
+    remedy = Remedy.OPERATOR
+
+
+class Running(Protocol):
+    """The reconciler that keeps this cluster, as its status service shows it, and who we are to it."""
+
+    async def order(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Give it an order. Raises Unreachable when it does not answer, OrderRefused when it does not do it."""
+        ...
+
+    async def me(self) -> str:
+        """Our e-mail address or user id. Raises Unreachable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Hypha:
     """What is reached through one Hypha server and workspace."""
@@ -155,6 +175,7 @@ class Hypha:
     runtime: Runtime
     reports: Reports | None = None
     memory: Memory | None = None
+    running: Running | None = None
 
 
 @dataclass(slots=True)

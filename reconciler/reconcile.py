@@ -14,6 +14,7 @@ from reconciler.errors import ReconcilerError, Unreachable
 from reconciler.history import entries_of
 from reconciler.learning import came_up, with_seconds
 from reconciler.lease import change
+from reconciler.mask import masked_live
 from reconciler.observe import observe
 from reconciler.planning import conditions, drift, plan_file
 from reconciler.planning.declare import declare
@@ -25,6 +26,7 @@ from reconciler.planning.planner import plan
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result
 from reconciler.planning.story import explain
+from reconciler.planning.timing import first_wave
 from reconciler.ports import Hypha, Said, Told, World
 from reconciler.telling.runs import new_id, run_id
 
@@ -60,13 +62,19 @@ class Pass:
 
 
 async def reconcile(
-    world: World, options: PlanOptions, *, tell: Tell = lambda _: None, woken: Callable[[], bool] = lambda: False
+    world: World,
+    options: PlanOptions,
+    *,
+    tell: Tell = lambda _: None,
+    approved: bool = False,
+    woken: Callable[[], bool] = lambda: False,
 ) -> Pass:
-    """The whole picture, once, by the one who has the lease. Raises what `look` and `carry_out` raise."""
+    """The whole picture, once of many times, by the one who has the lease: what waits for an app to come up is left to
+    a later pass. Raises what `look` and `carry_out` raise."""
     seen = await look(world, options)
     if seen.live.remembered is not None:
         await _hold(world, seen.hypha)
-    return await carry_out(world, seen, tell=tell, woken=woken)
+    return await carry_out(world, seen, tell=tell, approved=approved, one_wave=True, woken=woken)
 
 
 async def look(world: World, options: PlanOptions) -> Look:
@@ -74,9 +82,15 @@ async def look(world: World, options: PlanOptions) -> Look:
     tree = await world.source.fetch()
     hypha = world.hypha(declare(tree).cluster)
     workspace = await _workspace(hypha)
-    asked, live = declare(tree, workspace=workspace), await observe(hypha)
+    asked = declare(tree, workspace=workspace)
+    # Before anybody is asked: what was read is masked in what they answer.
+    known = {app_id: world.secrets.fingerprints(app_id, app.secrets) for app_id, app in asked.apps.items()}
+    live = masked_live(await observe(hypha), world.secrets.masked)
     desired = pinned(asked, await _older(world, pins(asked, live), workspace))
-    fingerprints = {app_id: world.secrets.fingerprints(app_id, app.secrets) for app_id, app in desired.apps.items()}
+    fingerprints = {
+        app_id: known[app_id] if app is asked.apps.get(app_id) else world.secrets.fingerprints(app_id, app.secrets)
+        for app_id, app in desired.apps.items()
+    }
     return Look(tree, asked, desired, live, plan(desired, live, fingerprints, options), hypha)
 
 
@@ -86,15 +100,18 @@ async def carry_out(
     *,
     tell: Tell = lambda _: None,
     approved: bool = False,
+    one_wave: bool = False,
     woken: Callable[[], bool] = lambda: False,
 ) -> Pass:
     """Do what the look says, report it, and note it. Failed steps are outcomes, not exceptions.
 
-    A gate of the plan holds back all of it but for who `approved` it. When `woken` says that there is news, and it is
+    A gate of the plan holds back all of it but for who `approved` it. With `one_wave` apps wait until those they depend
+    on are up, which a later pass sees; else until these were accepted. When `woken` says that there is news, and it is
     another commit, what is begun is finished and the rest is left to the next pass. Raises HeldElsewhere before any
     step, LeaseLost after the last one, or Unreachable when nobody can tell who has the lease.
     """
     do = seen.plan if approved or not seen.plan.gate else replace(seen.plan, steps=())
+    do = first_wave(do) if one_wave else do
     holder = await _hold(world, seen.hypha) if do.steps else None
     brake = Brake(world.lease, seen.hypha.memory, lambda: _newer_commit(world, seen, woken))
     means = Means(seen.hypha, world.secrets, seen.tree.read, manifests_of(seen.desired), brake)

@@ -63,16 +63,18 @@ class LocalSecrets:
                 missing.append(f"{name} (from {ref.described()}: {error})")
                 continue
             values.setdefault(class_name, {})[name] = value
-            fingerprints[f"{class_name}/{name}"] = self._fingerprint(value)
+            if (key := self.key()) is not None:
+                fingerprints[f"{class_name}/{name}"] = fingerprint(key, value)
         if missing:
             raise SecretUnavailable(f"{app_id}: cannot read {', '.join(missing)}")
         return SecretValues(values, fingerprints)
 
     def fingerprints(self, app_id: str, table: Table) -> Mapping[str, str | None]:  # noqa: ARG002 - part of the port
         values = {f"{class_name}/{name}": self.read(ref) for class_name, name, ref in _each(table)}
-        if self._key is None and not self._make_key and not self._key_file.exists():
+        key = self.key() if values else None
+        if key is None:
             return dict.fromkeys(values)
-        return {key: None if value is None else self._fingerprint(value) for key, value in values.items()}
+        return {name: None if value is None else fingerprint(key, value) for name, value in values.items()}
 
     def masked(self, text: str) -> str:
         return self.mask(text)
@@ -107,10 +109,11 @@ class LocalSecrets:
 
         return decrypt(text, read_identities(self._identity_file))
 
-    def _fingerprint(self, value: str) -> str:
-        if self._key is None:
+    def key(self) -> bytes | None:
+        """The key of this installation; None: there is none, and it is not ours to make one."""
+        if self._key is None and (self._make_key or self._key_file.exists()):
             self._key = _read_or_make_key(self._key_file) if self._make_key else self._key_file.read_bytes()
-        return fingerprint(self._key, value)
+        return self._key
 
 
 def masking_filter(masked: Callable[[str], str]) -> Callable[[logging.LogRecord], bool]:

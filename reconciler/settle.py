@@ -64,6 +64,7 @@ async def reconcile_until_settled(
     *,
     timeout_s: float,
     tell: Tell,
+    approved: bool = False,
     waiting: Callable[[Iterable[Settled]], None] = lambda _: None,
     every_s: float = 1.0,
 ) -> Waited:
@@ -75,7 +76,7 @@ async def reconcile_until_settled(
         finished = time.monotonic() > deadline or passes >= PASSES or not _more_to_come(done)
         if finished:
             return Waited(done, passes, apps)
-        done = await reconcile(world, options, tell=tell)
+        done = await reconcile(world, options, tell=tell, approved=approved)
         passes += 1
         wanted |= to_wait_for(done)
         if done.look.plan.empty and _waits(done.look.plan):

@@ -129,7 +129,7 @@ def _drifts(report: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Document
 
 
 def _drifts_of(app: Mapping[str, Any]) -> Iterator[Document]:
-    if not app["class"] or app["reason"] == Reason.DRIFT_ACCEPTED:
+    if not app["class"] or app["reason"] in (Reason.DRIFT_ACCEPTED, "CredentialExpiring"):
         return
     row = _row_of(app["id"], app["class"], app["message"]) | _origin(app)
     for change in [_change(one) for one in app["changes"]] or [{}]:

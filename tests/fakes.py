@@ -94,6 +94,7 @@ class FakeSource(Trouble):
         return SourceTree(
             revision=Revision(URL, "main", self.head, self._subject),
             cluster_file=blobs.get("cluster.yaml"),
+            beside={path: blob for path, blob in blobs.items() if path.endswith(".yaml") and "/" not in path},
             folders=folders,
             read=self._blobs.__getitem__,
             changed=dict.fromkeys(folders, (self.head, self._subject)),

@@ -22,7 +22,16 @@ from reconciler.reconcile import Look
 TIMED_OUT = 124
 """As timeout(1) has it."""
 LOOK_EVERY_S = 2.0
-FINAL = frozenset({Reason.BAD_COMMIT, Reason.INVALID_DECLARATION, Reason.OWNERSHIP_CONFLICT, Reason.ARTIFACT_CONFLICT})
+FINAL = frozenset(
+    {
+        Reason.ARTIFACT_CONFLICT,
+        Reason.BAD_COMMIT,
+        Reason.CODE_MISMATCH,
+        Reason.INVALID_DECLARATION,
+        Reason.OWNERSHIP_CONFLICT,
+        Reason.ROLLED_BACK,
+    }
+)
 """Reasons that waiting does not change."""
 
 

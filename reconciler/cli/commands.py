@@ -12,10 +12,25 @@ from typer.exceptions import TyperException
 
 from reconciler.cli import adopt_commands, doctor_commands, order_commands, record_commands, secret_commands
 from reconciler.cli.ending import leave
-from reconciler.cli.options import As, Confirm, Force, InRepo, Output, PlanOrRepo, Targets, Timeout, placed
+from reconciler.cli.options import (
+    FORGE_TOKEN,
+    As,
+    Confirm,
+    Force,
+    Form,
+    InRepo,
+    LogFormat,
+    Output,
+    PlanOrRepo,
+    Stream,
+    Targets,
+    Timeout,
+    placed,
+)
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
 from reconciler.planning.steps import PlanOptions
+from reconciler.telling.forges import Forge
 
 app = typer.Typer(
     name="reconcile",
@@ -44,7 +59,7 @@ def plan(
     target: Targets = None,
     confirm_deletes: Confirm = 0,
     force: Force = False,
-    output: As = Output.TEXT,
+    output: Annotated[Output, typer.Option("-o", "--output", help="How the plan is written.")] = Output.TEXT,
     out: Annotated[Path | None, typer.Option(help="Save the plan to this file, to apply exactly it later.")] = None,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 2 when there is something to do, 0 when not, 1 on errors.")
@@ -82,7 +97,7 @@ def apply(
         bool, typer.Option("--wait", help="Wait until every app it touched is up, or was rejected.")
     ] = False,
     timeout: Timeout = 900.0,
-    output: As = Output.TEXT,
+    output: Annotated[Stream, typer.Option("-o", "--output", help="How it is told.")] = Stream.TEXT,
 ) -> None:
     """Make it so, once. Shows the plan and asks; a saved plan is refused (exit 3) when anything moved since.
 
@@ -99,13 +114,26 @@ def apply(
 
     def begin() -> Coroutine[Any, Any, int]:
         verbs = _verbs()
-        as_json = output is Output.JSON
-        wishes = verbs.Wishes(asked, auto_approve=auto_approve, wait=wait, timeout_s=timeout, as_json=as_json)
+        wishes = verbs.Wishes(asked, auto_approve=auto_approve, wait=wait, timeout_s=timeout, output=output.value)
         if Path(place.repository).is_file():
             return verbs.apply_saved(place, Path(place.repository), wishes, screen)
         return verbs.apply(place, wishes, screen)
 
     leave(screen, begin)
+
+
+Webhook = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Hear webhooks there, at /webhook; needs --webhook-secret-file."),
+]
+WebhookSecret = Annotated[
+    Path | None,
+    typer.Option(help="Secrets shared with the senders, one per line. Alone, webhooks are heard through Hypha only."),
+]
+Page = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Show the status page there, on this machine.")]
+MetricsAt = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Offer Prometheus metrics there, at /metrics.")
+]
 
 
 @app.command()
@@ -114,15 +142,29 @@ def run(
     place: Place,
     screen: Screen,
     interval: Annotated[
-        float | None, typer.Option(min=1, help="Seconds between looks, instead of policy.interval_s.")
+        float | None, typer.Option(min=1, help="Seconds between looks, instead of those of policy.")
     ] = None,
-    webhook: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Hear webhooks there, at /webhook; needs --webhook-secret-file."),
+    webhook: Webhook = None,
+    webhook_secret_file: WebhookSecret = None,
+    page: Page = None,
+    metrics: MetricsAt = None,
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Tell news to this webhook, signed; may be given several times."),
     ] = None,
-    webhook_secret_file: Annotated[
-        Path | None, typer.Option(help="Secrets shared with the senders, one per line; read at every delivery.")
+    notify_secret_file: Annotated[Path | None, typer.Option(help="The secret that signs what --notify sends.")] = None,
+    commit_status: Annotated[
+        Forge | None, typer.Option(help="Mark each commit with how it went, at this forge.")
     ] = None,
+    forge_api: Annotated[str, typer.Option(metavar="URL", help="Root of its API, when it is not at its host.")] = "",
+    forge_token_file: Annotated[
+        Path | None, typer.Option(help=f"File with a token for it, instead of ${FORGE_TOKEN}.")
+    ] = None,
+    private_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="A host of a private network that may be told; http is fine there."),
+    ] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="How the log is written to stderr.")] = LogFormat.TEXT,
 ) -> None:
     """Make it so, and keep it so: a pass at every interval, and soon after each commit of a local repository or each
     webhook of GitHub, GitLab, Gitea, Forgejo, or anything that signs with HMAC-SHA-256 (X-Signature-256: sha256=…).
@@ -131,15 +173,29 @@ def run(
     Examples:
       reconcile run https://git.example/lab/apps --ref main
       reconcile run https://git.example/lab/apps --webhook 127.0.0.1:8780 --webhook-secret-file hook.secret
-      HYPHA_TOKEN=… reconcile run --server-url https://hypha.example
+      reconcile run https://github.com/lab/apps --commit-status github --page 127.0.0.1:8790
+      HYPHA_TOKEN=… reconcile run --server-url https://hypha.example --log-format json
+
+    Exit codes: 0 stopped as asked; 75 another reconciler keeps this cluster.
     """
 
     def begin() -> Coroutine[Any, Any, int]:
-        verbs = _verbs()
-        hook = verbs.Hook.read(webhook, webhook_secret_file) if webhook or webhook_secret_file else None
-        return verbs.run(place, screen, interval_s=interval, hook=hook)
+        from reconciler.cli import keep
+        from reconciler.cli.outlets import Outlets
 
-    leave(screen, begin)
+        doors = keep.Doors.read(webhook, webhook_secret_file, page, metrics)
+        outlets = Outlets(
+            tuple(notify or ()),
+            notify_secret_file,
+            commit_status,
+            forge_api,
+            forge_token_file,
+            tuple(private_host or ()),
+            place.repository,
+        )
+        return keep.run(place, screen, interval_s=interval, doors=doors, outlets=outlets)
+
+    leave(screen, begin, as_json=log_format is LogFormat.JSON)
 
 
 @app.command()
@@ -151,6 +207,10 @@ def up(
         bool, typer.Option("--once", help="One pass; wait until every app is up, call each once, stop everything.")
     ] = False,
     timeout: Timeout = 900.0,
+    webhook: Webhook = None,
+    webhook_secret_file: WebhookSecret = None,
+    page: Page = None,
+    metrics: MetricsAt = None,
 ) -> None:
     """Everything on this machine: starts Hypha, Ray and the worker, then makes it so and keeps it so until Ctrl-C.
 
@@ -158,14 +218,17 @@ def up(
     Examples:
       reconcile up example-desired-state
       reconcile up example-desired-state --once
+      reconcile up example-desired-state --page 127.0.0.1:8790
 
     Exit codes: 0 stopped as asked, everything up; 1 something is not; 75 another process has the home.
     """
 
     def begin() -> Coroutine[Any, Any, int]:
+        from reconciler.cli.keep import Doors
         from reconciler.cli.up import up as start
 
-        return start(place, screen, once=once, timeout_s=timeout)
+        doors = Doors.read(webhook, webhook_secret_file, page, metrics)
+        return start(place, screen, doors=doors, once=once, timeout_s=timeout)
 
     leave(screen, begin)
 
@@ -191,7 +254,7 @@ def validate(
 def get(
     place: Place,
     screen: Screen,
-    output: As = Output.TEXT,
+    output: As = Form.TEXT,
 ) -> None:
     """List the apps: are they what git says, and are they well.
 
@@ -200,7 +263,7 @@ def get(
       reconcile get
       reconcile get -o json | jq '.apps[] | select(.health != "Healthy")'
     """
-    leave(screen, lambda: _verbs().get(place, screen, as_json=output is Output.JSON))
+    leave(screen, lambda: _verbs().get(place, screen, as_json=output is Form.JSON))
 
 
 App = Annotated[str, typer.Argument(metavar="APP", help="Id of the app.")]
@@ -220,7 +283,7 @@ def diff(place: Place, screen: Screen) -> None:
 
 @app.command()
 @placed(repository=InRepo)
-def explain(place: Place, screen: Screen, app_id: App, output: As = Output.TEXT) -> None:
+def explain(place: Place, screen: Screen, app_id: App, output: As = Form.TEXT) -> None:
     """Why is an app as it is: what git wants, what runs, what differs, why nothing happens, what to do.
 
     \b
@@ -230,12 +293,12 @@ def explain(place: Place, screen: Screen, app_id: App, output: As = Output.TEXT)
 
     Exit codes: 0 in sync and healthy; 1 not.
     """
-    leave(screen, lambda: _asking().explain(place, app_id, screen, as_json=output is Output.JSON))
+    leave(screen, lambda: _asking().explain(place, app_id, screen, as_json=output is Form.JSON))
 
 
 @app.command()
 @placed(repository=InRepo)
-def trace(place: Place, screen: Screen, app_id: App, output: As = Output.TEXT) -> None:
+def trace(place: Place, screen: Screen, app_id: App, output: As = Form.TEXT) -> None:
     """Follow an app from its commit to its processes: commit, folder, artifact, app, replicas, and whether each holds.
 
     \b
@@ -244,7 +307,7 @@ def trace(place: Place, screen: Screen, app_id: App, output: As = Output.TEXT) -
 
     Exit codes: 0 every link was seen to hold; 1 not.
     """
-    leave(screen, lambda: _asking().trace(place, app_id, screen, as_json=output is Output.JSON))
+    leave(screen, lambda: _asking().trace(place, app_id, screen, as_json=output is Form.JSON))
 
 
 @app.command()
@@ -264,24 +327,6 @@ def wait(
     Exit codes: 0 all are; 1 one cannot become so by waiting; 124 out of time.
     """
     leave(screen, lambda: _asking().wait(place, apps or (), screen, timeout_s=timeout))
-
-
-@app.command()
-@placed(repository=InRepo)
-def retry(place: Place, screen: Screen, app_id: App, timeout: Timeout = 900.0) -> None:
-    """Try an app again whose version was rejected, and wait for it. Nothing else is touched.
-
-    \b
-    Examples:
-      reconcile retry demo-app        once what it needed is there again
-    """
-
-    def begin() -> Coroutine[Any, Any, int]:
-        verbs = _verbs()
-        asked = PlanOptions(frozenset({app_id}), force=True)
-        return verbs.apply(place, verbs.Wishes(asked, auto_approve=True, wait=True, timeout_s=timeout), screen)
-
-    leave(screen, begin)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from reconciler.cli.ending import leave
-from reconciler.cli.options import As, Output, placed
+from reconciler.cli.options import As, Form, placed
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
 
@@ -26,7 +26,7 @@ def doctor(
     webhook_secret_file: Annotated[
         Path | None, typer.Option(help="Look at the secrets that `run` would take for webhooks, too.")
     ] = None,
-    output: As = Output.TEXT,
+    output: As = Form.TEXT,
 ) -> None:
     """Look at everything that is needed, and say how to mend what is not well. Changes nothing.
 
@@ -42,6 +42,6 @@ def doctor(
     def begin() -> Coroutine[Any, Any, int]:
         from reconciler.cli.doctor import doctor as examined
 
-        return examined(place, screen, webhook_secret_file=webhook_secret_file, as_json=output is Output.JSON)
+        return examined(place, screen, webhook_secret_file=webhook_secret_file, as_json=output is Form.JSON)
 
     leave(screen, begin)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -13,14 +12,14 @@ import typer
 
 from reconciler.cli.show import Screen
 from reconciler.errors import ReconcilerError
-from reconciler.secrets import masking_filter
+from reconciler.telling.logs import json_handler, text_handler
 
 log = logging.getLogger(__name__)
 
 
-def leave(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]]) -> None:
-    """Run one verb to its exit code; troubles that have a name are shown by it."""
-    with _logging(screen):
+def leave(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]], *, as_json: bool = False) -> None:
+    """Run one verb to its exit code; troubles that have a name are shown by it. `as_json` is of the log."""
+    with _logging(screen, as_json=as_json):
         try:
             code = asyncio.run(work())
         except ReconcilerError as error:
@@ -35,11 +34,9 @@ def leave(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]]) -> None:
 
 
 @contextmanager
-def _logging(screen: Screen) -> Generator[None, None, None]:
+def _logging(screen: Screen, *, as_json: bool) -> Generator[None, None, None]:
     """Logs go to stderr, masked. Set up before hypha-rpc is imported, which would set it up to write to stdout."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    handler.addFilter(masking_filter(lambda text: screen.masked(text)))
+    handler = (json_handler if as_json else text_handler)(lambda text: screen.masked(text))
     logging.root.addHandler(handler)
     try:
         yield

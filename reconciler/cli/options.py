@@ -13,15 +13,41 @@ import typer
 
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
-from reconciler.planning.source import Trust
+from reconciler.planning.source import CLUSTER_FILE, Trust
+
+FORGE_TOKEN = "RECONCILE_FORGE_TOKEN"
+"""Name of the variable with a token for commit statuses."""
 
 
 class Output(StrEnum):
-    """How the result is written to stdout."""
+    """How a plan is written to stdout."""
 
     TEXT = "text"
     JSON = "json"
+    JSONL = "jsonl"
     MARKDOWN = "markdown"
+
+
+class Stream(StrEnum):
+    """How an apply is told on stdout: as its result, or line by line while it goes on."""
+
+    TEXT = "text"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+class Form(StrEnum):
+    """How an answer is written to stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogFormat(StrEnum):
+    """How the log is written to stderr."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 Repo = Annotated[str, typer.Argument(help="Git URL, or path of a local repository (or of a folder in one).")]
@@ -29,6 +55,9 @@ InRepo = Annotated[str, typer.Option("--repo", help="Git URL, or path of a local
 PlanOrRepo = Annotated[str, typer.Argument(metavar="[PLAN|REPO]", help="A saved plan, or a repository.")]
 Ref = Annotated[str | None, typer.Option(help="Branch, tag or commit; left out: the default branch.")]
 SubFolder = Annotated[str, typer.Option("--path", help="Folder of the repository that holds cluster.yaml.")]
+Cluster = Annotated[
+    str, typer.Option(metavar="FILE", help="Name of the cluster's file in that folder; it may extend another.")
+]
 Worktree = Annotated[bool, typer.Option("--worktree", help="Read uncommitted files of a local repository.")]
 AllowedSigners = Annotated[
     Path | None,
@@ -53,11 +82,11 @@ Workspace = Annotated[str | None, typer.Option(help="Hypha workspace, instead of
 Worker = Annotated[str | None, typer.Option(help="Service id of the worker, instead of hypha.worker.")]
 TokenFile = Annotated[Path | None, typer.Option(help="File with the token for Hypha, instead of hypha.token.")]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colours (as with NO_COLOR).")]
-As = Annotated[Output, typer.Option("-o", "--output", help="How the result is written.")]
+As = Annotated[Form, typer.Option("-o", "--output", help="How the result is written.")]
 Timeout = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait for apps to come up.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log what is done, to stderr.")]
 
-_SOURCE = {"ref": (Ref, None), "path": (SubFolder, "")}
+_SOURCE = {"ref": (Ref, None), "path": (SubFolder, ""), "cluster": (Cluster, CLUSTER_FILE)}
 _TRUST = {"allowed_signers": (AllowedSigners, None), "gnupg_home": (GnupgHome, None)}
 _HYPHA = {
     "server_url": (ServerUrl, None),

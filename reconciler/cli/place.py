@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import getpass
 import os
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+import socket
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bioengine_runtime.contract.base import SecretFromFile
 from bioengine_runtime.contract.cluster import EMBEDDED, ClusterSpec, HyphaSpec
 from reconciler.errors import HomeInUse, Unreachable
-from reconciler.planning.source import EVERYBODY, Trust
-from reconciler.ports import Hypha, World
+from reconciler.planning.source import CLUSTER_FILE, EVERYBODY, Trust
+from reconciler.ports import Hypha, Source, World
 from reconciler.secrets import LocalSecrets
 
 if TYPE_CHECKING:
     from reconciler.adapters.hypha import Address, HyphaSession
+    from reconciler.adapters.status.service import Orders
+    from reconciler.adapters.status.web import Web
+    from reconciler.board import Board
     from reconciler.planning.source import SourceTree
 
 TOKEN_VARIABLE = "HYPHA_TOKEN"
 FINGERPRINT_KEY = "fingerprint.key"
+KEY_VARIABLE = "RECONCILE_KEY_FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,7 @@ class Place:
     repository: str
     ref: str | None = None
     path: str = ""
+    cluster: str = CLUSTER_FILE
     worktree: bool = False
     home_option: Path | None = None
     server_url: str | None = None
@@ -53,11 +60,18 @@ class Place:
         return Path(state) / "bioengine-gitops"
 
     @property
+    def key_file(self) -> Path:
+        """The key of this installation: reconcilers that take turns (as CI jobs do) are to share it."""
+        said = os.environ.get(KEY_VARIABLE)
+        return Path(said).expanduser() if said else self.home / "secrets" / FINGERPRINT_KEY
+
+    @property
     def command_tail(self) -> str:
         """The options that made this place, to be repeated in the next command."""
         said = [
             ("--ref", self.ref),
             ("--path", self.path),
+            ("--cluster", self.cluster if self.cluster != CLUSTER_FILE else ""),
             ("--allowed-signers", self.trust.allowed_signers),
             ("--gnupg-home", self.trust.gnupg_home),
             ("--home", self.home_option),
@@ -80,51 +94,98 @@ class Place:
         return cluster.hypha.model_copy(update={name: value for name, value in said.items() if value is not None})
 
 
+@dataclass(slots=True)
+class Front:
+    """What a reconciler that keeps running shows of itself on Hypha; filled before its first pass."""
+
+    board: Board
+    orders: Orders | None = None
+    web: list[Web] = field(default_factory=list["Web"])
+
+
 @asynccontextmanager
-async def opened(place: Place, *, writes: bool) -> AsyncGenerator[World, None]:
-    """The world of this place; connections are made when first needed and closed at the end."""
+async def opened(place: Place, *, writes: bool, front: Front | None = None) -> AsyncGenerator[World, None]:
+    """The world of this place; connections are made when first needed and closed at the end. Who `writes` has a lease
+    to take. Without `front` nothing is published: two that answer to one service id would be in each other's way."""
     if place.world:
         yield place.world
         return
+    from reconciler.lease import Lease
+
+    secrets = LocalSecrets(place.key_file, make_key=writes)
+    reached: dict[tuple[str, HyphaSpec], _Reached] = {}
+
+    def hypha(cluster: ClusterSpec) -> Hypha:
+        key = (cluster.name, place.hypha_of(cluster))
+        known = next((there for said, there in reached.items() if said == key), None)
+        if known is None:
+            known = reached[key] = _reach(*key, place, secrets, front)
+        known.approvers[:] = cluster.policy.approvers  # as the newest commit has them
+        return known.hypha
+
+    def at(commit: str) -> Source:
+        return _source(replace(place, ref=commit))
+
+    async with AsyncExitStack() as ends:
+        ends.push_async_callback(_hang_up, reached.values())
+        lease = await ends.enter_async_context(Lease(_who_we_are())) if writes else None
+        yield World(_source(place), hypha, secrets, lease=lease, at=None if place.worktree else at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    session: HyphaSession
+    hypha: Hypha
+    approvers: list[str]
+
+
+def _source(place: Place) -> Source:
     from reconciler.adapters.git import GitSource
 
-    secrets = LocalSecrets(place.home / "secrets" / FINGERPRINT_KEY, make_key=writes)
-    source = GitSource(
+    return GitSource(
         place.repository,
         ref=place.ref,
         path=place.path,
+        cluster=place.cluster,
         mirror_dir=place.home / "mirrors",
         worktree=place.worktree,
         trust=place.trust,
     )
-    reached: dict[HyphaSpec, tuple[HyphaSession, Hypha]] = {}
-
-    def hypha(cluster: ClusterSpec) -> Hypha:
-        spec = place.hypha_of(cluster)
-        known = next((there for said, (_, there) in reached.items() if said == spec), None)
-        if known is None:
-            session, known = _reach(spec, place.home, secrets, reports=writes)
-            reached[spec] = (session, known)
-        return known
-
-    try:
-        yield World(source, hypha, secrets)
-    finally:
-        for session, _ in reached.values():
-            await session.close()
 
 
-def _reach(spec: HyphaSpec, home: Path, secrets: LocalSecrets, *, reports: bool) -> tuple[HyphaSession, Hypha]:
+def _reach(cluster: str, spec: HyphaSpec, place: Place, secrets: LocalSecrets, front: Front | None) -> _Reached:
     from reconciler.adapters.artifacts import HyphaArtifacts
     from reconciler.adapters.hypha import HyphaSession
+    from reconciler.adapters.memory import HyphaMemory
     from reconciler.adapters.reports import HyphaReports
+    from reconciler.adapters.running import RunningReconciler
     from reconciler.adapters.runtime import WorkerRuntime
 
-    session = HyphaSession(lambda: address_of(spec, home, secrets))
-    there = Hypha(
-        HyphaArtifacts(session), WorkerRuntime(session, spec.worker), HyphaReports(session) if reports else None
+    session = HyphaSession(lambda: address_of(spec, place.home, secrets))
+    memory = HyphaMemory(session, cluster, secrets.key)
+    approvers: list[str] = []
+    reports = front and HyphaReports(
+        session,
+        spec.status,
+        board=front.board,
+        memory=memory,
+        orders=front.orders,
+        approvers=lambda: approvers,
+        web=front.web,
     )
-    return session, there
+    running = RunningReconciler(session, spec.status)
+    worker = WorkerRuntime(session, spec.worker)
+    return _Reached(session, Hypha(HyphaArtifacts(session), worker, reports, memory, running), approvers)
+
+
+async def _hang_up(reached: Iterable[_Reached]) -> None:
+    for one in reached:
+        await one.session.close()
+
+
+def _who_we_are() -> str:
+    """For people who meet our lease."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def address_of(spec: HyphaSpec, home: Path, secrets: LocalSecrets) -> Address:

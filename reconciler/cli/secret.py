@@ -38,11 +38,11 @@ class SecretTrouble(ReconcilerError):
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """Where things are: the folder with cluster.yaml, the name of that file, and the home with our own secrets."""
+    """Where things are: the folder with cluster.yaml, the name of that file, and the folder of our own secrets."""
 
     folder: Path
     cluster: str
-    home: Path
+    secrets: Path
 
     @property
     def file(self) -> Path:
@@ -50,7 +50,7 @@ class Vault:
 
     @property
     def identity(self) -> Path:
-        return identity_file(self.home / "secrets")
+        return identity_file(self.secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +154,8 @@ def _edited(vault: Vault, value: str, editor: Callable[[Path], int]) -> str:
     """The value after the editor; its file lies in memory where that is possible, and is gone afterwards."""
     in_memory = _IN_MEMORY.is_dir() and os.access(_IN_MEMORY, os.W_OK)
     if not in_memory:
-        vault.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="reconcile-", dir=_IN_MEMORY if in_memory else vault.home))  # 0700
+        vault.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="reconcile-", dir=_IN_MEMORY if in_memory else vault.secrets))  # 0700
     try:
         file = folder / "value"
         _write(file, value, mode=0o600)

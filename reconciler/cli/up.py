@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,9 +15,11 @@ from rich.text import Text
 from bioengine_runtime.contract.cluster import EMBEDDED
 from bioengine_runtime.contract.status import AppState
 from reconciler.adapters.hypha import HyphaSession, RemoteError
-from reconciler.cli.place import Place, address_of, alone, opened
+from reconciler.board import Board
+from reconciler.cli.keep import Doors, Keeper, on_signals, show
+from reconciler.cli.place import Front, Place, address_of, alone, opened
 from reconciler.cli.show import Screen
-from reconciler.cli.verbs import keep_reconciling, on_signals, show_settled
+from reconciler.cli.verbs import show_settled
 from reconciler.errors import HomeInUse, ReconcilerError, Remedy, Unreachable
 from reconciler.planning import render_text
 from reconciler.planning.declare import declare
@@ -39,7 +42,7 @@ class NotStarted(ReconcilerError):
     remedy = Remedy.OPERATOR
 
 
-async def up(place: Place, screen: Screen, *, once: bool, timeout_s: float) -> int:
+async def up(place: Place, screen: Screen, *, doors: Doors, once: bool, timeout_s: float) -> int:
     from bioengine_runtime.local.errors import HomeBusy, LocalError
 
     _require_local()
@@ -47,7 +50,7 @@ async def up(place: Place, screen: Screen, *, once: bool, timeout_s: float) -> i
     on_signals(stop)
     await _check(place, screen)
     try:
-        code = await _unless(stop, _live(place, screen, once=once, timeout_s=timeout_s))
+        code = await _unless(stop, _live(place, screen, doors, once=once, timeout_s=timeout_s))
     except HomeBusy as busy:
         raise HomeInUse(busy.message, hint=busy.hint) from None
     except LocalError as error:
@@ -69,14 +72,17 @@ def _require_local() -> None:
         )
 
 
-async def _live(place: Place, screen: Screen, *, once: bool, timeout_s: float) -> int:
+async def _live(place: Place, screen: Screen, doors: Doors, *, once: bool, timeout_s: float) -> int:
     """Start everything, and stop it all however this ends: cut off anywhere, too."""
     from bioengine_runtime.local.embedded import embedded
 
     async with embedded(place.home, progress=_StartProgress(screen)) as there:
+        front = Front(Board(lambda text: screen.masked(text)))
         with alone(place.home):
-            async with opened(place, writes=True) as world:
+            async with opened(place, writes=True, front=front) as world, AsyncExitStack() as ends:
                 screen.masked = world.secrets.masked
+                keeper = Keeper(world, asyncio.Event())
+                await show(keeper, front, doors, place, screen, ends)
                 waited = await _first_pass(world, screen, timeout_s)
                 state = await waited.last.look.hypha.runtime.observe()
                 apps = {app.app_id: app for app in state.apps}
@@ -85,7 +91,7 @@ async def _live(place: Place, screen: Screen, *, once: bool, timeout_s: float) -
                     return await _call_all(place, waited, apps, screen)
                 screen.note("\nReconciling until Ctrl-C. Push a commit and watch; or, in another terminal:")
                 screen.note(f"  reconcile get {place.command_tail}")
-                await keep_reconciling(world, stop=asyncio.Event(), wake=asyncio.Event())
+                await keeper.keep(asyncio.Event())
                 return 0
 
 
@@ -106,7 +112,7 @@ async def _first_pass(world: World, screen: Screen, timeout_s: float) -> Waited:
     seen = await look(world, PlanOptions())
     screen.note(render_text.render(seen.plan, command=""))
     with screen.progress(len(seen.plan.steps)) as tell:
-        done = await carry_out(world, seen, tell=tell)
+        done = await carry_out(world, seen, tell=tell, one_wave=True)
         waited = await reconcile_until_settled(world, PlanOptions(), done, timeout_s=timeout_s, tell=tell)
     show_settled(waited.apps.values(), screen)
     return waited

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import json
-import logging
-import signal
 import sys
+import time
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,21 +14,16 @@ from typing import Any
 
 from rich.text import Text
 
-from reconciler.cli.place import Place, alone, git_dir_of, opened
+from reconciler.cli.lines import JsonLines
+from reconciler.cli.place import Place, alone, opened
 from reconciler.cli.show import Screen, app_row, applied, apps_table, said
 from reconciler.errors import ReconcilerError, Remedy, StalePlan
-from reconciler.loop import run as keep_going
-from reconciler.planning import drift, plan_file, render_markdown, render_text
+from reconciler.planning import drift, plan_file, plan_lines, render_markdown, render_text
 from reconciler.planning.declare import declare
-from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result
+from reconciler.planning.steps import Plan, PlanOptions
 from reconciler.ports import World
-from reconciler.reconcile import Look, Pass, carry_out, look, reconcile, tell_trouble
+from reconciler.reconcile import Look, Pass, carry_out, look
 from reconciler.settle import Settled, Verdict, Waited, reconcile_until_settled
-from reconciler.triggers.commits import wake_on_commits
-from reconciler.triggers.event import Followed
-from reconciler.triggers.signature import NoWebhookSecret
-
-log = logging.getLogger(__name__)
 
 
 class NotApproved(ReconcilerError):
@@ -47,40 +39,17 @@ class NoSuchApp(ReconcilerError):
     remedy = Remedy.OPERATOR
 
 
-class BadAddress(ReconcilerError):
-    """The address for webhooks is none."""
-
-    remedy = Remedy.OPERATOR
-
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """Where webhooks are heard, and where the secret lies that their senders know."""
-
-    host: str
-    port: int
-    secret_file: Path
-
-    @classmethod
-    def read(cls, address: str | None, secret_file: Path | None) -> Hook:
-        """From HOST:PORT. Raises BadAddress or NoWebhookSecret."""
-        if secret_file is None:
-            raise NoWebhookSecret("--webhook needs a secret", hint="Give --webhook-secret-file FILE.")
-        host, _, port = (address or "").rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise BadAddress(f'"{address or ""}" is no HOST:PORT', hint="Such as --webhook 127.0.0.1:8780.")
-        return cls(host.strip("[]"), int(port), secret_file)
-
-
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """How a plan is to be applied."""
 
     options: PlanOptions
     auto_approve: bool = False
+    ordered: bool = False
+    """By a command that says what is to be done, and is not asked again."""
     wait: bool = False
     timeout_s: float = 900.0
-    as_json: bool = False
+    output: str = "text"
 
 
 async def plan(
@@ -95,6 +64,9 @@ async def plan(
     match output:
         case "json":
             screen.document(document)
+        case "jsonl":
+            for line in plan_lines.lines(seen.plan, document["created_at"]):
+                screen.line(line)
         case "markdown":
             screen.markdown(render_markdown.render(seen.plan))
         case _:
@@ -108,11 +80,16 @@ async def apply(place: Place, wishes: Wishes, screen: Screen) -> int:
     with alone(place.home):
         async with opened(place, writes=True) as world:
             screen.masked = world.secrets.masked
-            seen = await looked(world, wishes.options, screen)
-            screen.note(render_text.render(seen.plan, command=""))
-            if not seen.plan.empty:
-                _approve(wishes, screen)
-            return await _carry_out(world, seen, wishes, place, screen)
+            return await apply_in(world, wishes, place, screen)
+
+
+async def apply_in(world: World, wishes: Wishes, place: Place, screen: Screen) -> int:
+    """Look, show, ask, do."""
+    seen = await looked(world, wishes.options, screen)
+    screen.note(render_text.render(seen.plan, command=""))
+    if not seen.plan.empty:
+        _approve(wishes, seen.plan, screen)
+    return await _carry_out(world, seen, wishes, place, screen)
 
 
 async def apply_saved(place: Place, file: Path, wishes: Wishes, screen: Screen) -> int:
@@ -123,27 +100,13 @@ async def apply_saved(place: Place, file: Path, wishes: Wishes, screen: Screen) 
         async with opened(place, writes=True) as world:
             screen.masked = world.secrets.masked
             seen = await looked(world, saved.options, screen)
-            moved = plan_file.differences(document, seen.plan)
+            valid_s = seen.desired.cluster.policy.plan_valid_s
+            old = plan_file.out_of_date(saved, valid_s=valid_s, now=time.time())
+            moved = [old] if old else [*plan_file.differences(document, seen.plan)]
             if moved:
                 hint = f"Make a new one: reconcile plan {place.command_tail} --out {file}"
                 raise StalePlan(f"{file} no longer fits: {'; '.join(moved)}", hint=hint)
             return await _carry_out(world, seen, wishes, place, screen)
-
-
-async def run(place: Place, screen: Screen, *, interval_s: float | None, hook: Hook | None = None) -> int:
-    stop, wake = asyncio.Event(), asyncio.Event()
-    on_signals(stop)
-    with alone(place.home):
-        async with opened(place, writes=True) as world, AsyncExitStack() as triggers:
-            screen.masked = world.secrets.masked
-            if hook:
-                from reconciler.triggers.receiver import PATH, Receiver, listening  # a web server, for this only
-
-                receiver = Receiver(Followed.of(place.repository, place.ref), hook.secret_file, wake)
-                port = await triggers.enter_async_context(listening(receiver, hook.host, hook.port))
-                screen.note(f"Webhooks are heard on http://{hook.host}:{port}{PATH}")
-            await keep_reconciling(world, stop=stop, wake=wake, interval_s=interval_s)
-    return 0
 
 
 async def validate(place: Place, screen: Screen) -> int:
@@ -176,48 +139,6 @@ async def get(place: Place, screen: Screen, *, as_json: bool) -> int:
     return 0 if report["complete"] else 1
 
 
-async def keep_reconciling(
-    world: World, *, stop: asyncio.Event, wake: asyncio.Event, interval_s: float | None = None
-) -> None:
-    """Passes until `stop`. The log tells of each that did something or saw something new."""
-    before = ""
-
-    async def one_pass() -> Pass:
-        nonlocal before
-        try:
-            done = await reconcile(world, PlanOptions())
-        except ReconcilerError as error:
-            await tell_trouble(world, error)
-            raise
-        for outcome in done.outcomes:
-            log.log(logging.INFO if outcome.result is Result.DONE else logging.ERROR, "%s", _logged(outcome))
-        now = f"event=pass revision={done.look.plan.revision.short} {_counts(done)}"
-        log.log(logging.DEBUG if now == before else logging.INFO, "%s", now)
-        before = now
-        return done
-
-    async with asyncio.TaskGroup() as group:
-        watching = group.create_task(_wake_on_local_commits(world, wake, stop))
-        try:
-            await keep_going(one_pass, stop=stop, wake=wake, interval_s=interval_s)
-        finally:
-            watching.cancel()
-
-
-def on_signals(stop: asyncio.Event) -> None:
-    """SIGINT and SIGTERM ask for an end; a second one insists on it."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-
-    def ask() -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ask)
-
-
 def show_settled(apps: Iterable[Settled], screen: Screen) -> None:
     """Apps that did not come up, with what they logged."""
     for app in apps:
@@ -244,24 +165,38 @@ async def looked(
 
 
 async def _carry_out(world: World, seen: Look, wishes: Wishes, place: Place, screen: Screen) -> int:
-    with screen.progress(len(seen.plan.steps)) as tell:
-        done = await carry_out(world, seen, tell=tell)
+    lines = JsonLines(screen) if wishes.output == "jsonl" else None
+    with screen.progress(len(seen.plan.steps)) as progress:
+        if lines:
+            lines.begin(seen.plan)
+        tell = lines or progress
+        done = await carry_out(world, seen, tell=tell, approved=True, one_wave=wishes.wait)
         waited = None
         if wishes.wait:
-            waited = await reconcile_until_settled(world, wishes.options, done, timeout_s=wishes.timeout_s, tell=tell)
+            waited = await reconcile_until_settled(
+                world, wishes.options, done, timeout_s=wishes.timeout_s, tell=tell, approved=True
+            )
+    complete = not (seen.desired.problems or seen.plan.unseen)
+    code = 1 if done.failed or not complete or (waited and not waited.ok) else 0
     if waited:
         show_settled(waited.apps.values(), screen)
-    if wishes.as_json:
+    if lines:
+        lines.settled(waited.apps.values() if waited else ())
+        lines.summary(done.outcomes, complete=complete, exit_code=code)
+    elif wishes.output == "json":
         screen.document(_result(done, waited))
     else:
-        for outcome in done.outcomes:
-            screen.result(f"{outcome.address}  {said(outcome)}")
-        for app in waited.apps.values() if waited else ():
-            screen.result(f"{app.app_id}  {app.verdict.value}")
-        screen.result(applied(done.outcomes) if done.outcomes else "Nothing to do.")
-        screen.result(f"\nNext: reconcile get {place.command_tail}")
-    failed = bool(done.failed) or bool(waited and not waited.ok) or bool(seen.desired.problems or seen.plan.unseen)
-    return 1 if failed else 0
+        _say(done, waited, place, screen)
+    return code
+
+
+def _say(done: Pass, waited: Waited | None, place: Place, screen: Screen) -> None:
+    for outcome in done.outcomes:
+        screen.result(f"{outcome.address}  {said(outcome)}")
+    for app in waited.apps.values() if waited else ():
+        screen.result(f"{app.app_id}  {app.verdict.value}")
+    screen.result(applied(done.outcomes) if done.outcomes else "Nothing to do.")
+    screen.result(f"\nNext: reconcile get {place.command_tail}")
 
 
 def _save(document: Mapping[str, Any], file: Path) -> None:
@@ -276,8 +211,13 @@ def _read_saved(file: Path) -> tuple[dict[str, Any], plan_file.SavedPlan]:
         raise StalePlan(f"{file}: {error}", hint="Make a plan with: reconcile plan --out plan.json") from None
 
 
-def _approve(wishes: Wishes, screen: Screen) -> None:
+def _approve(wishes: Wishes, planned: Plan, screen: Screen) -> None:
+    """A person's yes opens every gate; a flag that stands in a script opens none. Raises NotApproved."""
+    if wishes.ordered:
+        return
     if wishes.auto_approve:
+        if planned.gate:
+            raise NotApproved(planned.gate.message, hint=planned.gate.fix)
         return
     if not sys.stdin.isatty():
         raise NotApproved(
@@ -310,26 +250,6 @@ def _result(done: Pass, waited: Waited | None) -> dict[str, object]:
         ],
         "report": done.report,
     }
-
-
-async def _wake_on_local_commits(world: World, wake: asyncio.Event, stop: asyncio.Event) -> None:
-    try:
-        git_dir = git_dir_of(await world.source.fetch())
-    except ReconcilerError:
-        return
-    if git_dir:
-        await wake_on_commits(git_dir, wake, stop)
-
-
-def _logged(outcome: Outcome) -> str:
-    facts = f"event=step address={outcome.address!r} result={outcome.result.value} seconds={outcome.seconds}"
-    return f"{facts} {outcome.message}".rstrip()
-
-
-def _counts(done: Pass) -> str:
-    planned = done.look.plan
-    complete = "yes" if not planned.unseen else "no"
-    return f"steps={len(planned.steps)} held={len(planned.held)} unchanged={len(planned.unchanged)} complete={complete}"
 
 
 def _now() -> str:

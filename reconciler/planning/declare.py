@@ -23,12 +23,11 @@ from reconciler.planning.folder import FolderFacts, read_folder, twins, user_pro
 from reconciler.planning.memo import Memo
 from reconciler.planning.overlay import Beside, read_layers
 from reconciler.planning.problems import Location, Problem
-from reconciler.planning.source import SourceTree
+from reconciler.planning.source import CLUSTER_FILE, SourceTree
 from reconciler.planning.steps import SecretTable
 from reconciler.planning.variables import with_variables
 from reconciler.planning.yaml_text import Document, Fault, Path, Place
 
-CLUSTER_FILE = "cluster.yaml"
 UNKNOWN_WORKSPACE = "unknown"
 """Stands for the workspace when neither cluster.yaml nor a connection says which it is (an offline plan)."""
 
@@ -39,9 +38,22 @@ def declare(tree: SourceTree, *, workspace: str | None = None) -> DesiredState:
     Raises SourceUnusable when there is no cluster.yaml, InvalidDesiredState (all problems at once) when it is invalid.
     """
     folders = tuple((folder.path, folder.tree) for folder in tree.folders.values())
-    file = tree.cluster_file.oid if tree.cluster_file else None
-    key = (tree.revision, workspace, file, folders, tuple(tree.refused.items()), tuple(tree.changed.items()))
+    key = (
+        tree.revision,
+        workspace,
+        tree.name,
+        tuple(_files(tree).items()),
+        folders,
+        tuple(tree.refused.items()),
+        tuple(tree.changed.items()),
+    )
     return _MEMO.get(key, lambda: _declare(tree, workspace))
+
+
+def _files(tree: SourceTree) -> Mapping[str, str]:
+    """Name → blob id of the files that may say what the cluster runs."""
+    named = {tree.name: tree.cluster_file} if tree.cluster_file else {}
+    return {name: blob.oid for name, blob in sorted({**tree.beside, **named}.items())}
 
 
 _MEMO: Memo[DesiredState] = Memo(limit=4)
@@ -83,8 +95,10 @@ def _declare(tree: SourceTree, workspace: str | None) -> DesiredState:
 def _read_cluster(tree: SourceTree) -> tuple[ClusterSpec, Document]:
     if tree.cluster_file is None:
         raise _no_cluster_file(tree)
-    oid = tree.cluster_file.oid
-    cluster, document, faults = _CLUSTERS.get(oid, lambda: parse_cluster(tree.read(oid)))
+    beside, data = Beside(_files(tree), tree.read, tree.refused), tree.cluster_file.oid
+    cluster, document, faults = _CLUSTERS.get(
+        (tree.name, tuple(beside.files.items())), lambda: parse_cluster(tree.read(data), tree.name, beside)
+    )
     if cluster is None or faults:
         problems = sorted(_problem(document, fault) for fault in faults)
         raise InvalidDesiredState([*problems, *_problems_of_folders(tree, document)])
@@ -113,13 +127,14 @@ def _problem(document: Document, fault: Fault) -> Problem:
 
 
 def _no_cluster_file(tree: SourceTree) -> SourceUnusable | InvalidDesiredState:
-    refused = [item for item in tree.refused.items() if item[0].startswith("cluster.")]
+    refused = [item for item in tree.refused.items() if item[0] in (tree.name, "cluster.yml")]
     if refused:
-        fix = f"commit a plain file {CLUSTER_FILE}"
+        fix = f"commit a plain file {tree.name}"
         return InvalidDesiredState([Problem(Location(path), reason, fix) for path, reason in refused])
+    near = did_you_mean(tree.name, tree.beside)
     return SourceUnusable(
-        f"no {CLUSTER_FILE} in {tree.revision.short}; nothing is changed or removed",
-        hint=f"commit a {CLUSTER_FILE}, or name the folder that holds it with --path",
+        f"no {tree.name} in {tree.revision.short}; nothing is changed or removed",
+        hint=near or f"commit a {tree.name}, or name the folder that holds it with --path",
     )
 
 

@@ -104,7 +104,7 @@ def excerpt(text: str, line: int, column: int, width: int = 1, *, hidden: bool =
 
 
 _LONGEST = 110
-_SECRET_NAME = re.compile(r"^_|tok|secr|passw|pwd|cred|api_?key|private_?key", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"^_|^age$|tok|secr|passw|pwd|cred|api_?key|private_?key", re.IGNORECASE)
 _SECRET_LINE = re.compile(r"""(^|[\s{,"'-])(?P<name>[A-Za-z_][\w-]*)["']?\s*:(?P<rest>\s+[^\s{].*)$""")
 
 
@@ -409,6 +409,8 @@ def _describe(schema: Schema) -> str:
         return "{env: NAME}"
     if schema.get("title") == "SecretFromFile":
         return "{file: PATH}"
+    if schema.get("title") == "SecretFromAge":
+        return "{age: ENCRYPTED}"
     if "const" in schema:
         return str(schema["const"])
     if "enum" in schema:

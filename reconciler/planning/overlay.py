@@ -47,6 +47,13 @@ def read_layers(data: bytes, name: str, beside: Beside) -> Document:
     return _Layered(layers[0].text, value, tuple(faults), name=name, layers=layers)
 
 
+def names(data: bytes, name: str, beside: Beside) -> tuple[str, ...]:
+    """The file of this name and all that it extends, as far as they are there."""
+    if EXTENDS.encode() not in data:
+        return (name,)
+    return tuple(layer.name for layer in _chain(read_yaml(data, name), beside)[0])
+
+
 def is_secret(path: Path) -> bool:
     """Whether this is where a secret reference may stand. It is one value: never merged, never expanded."""
     match path:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+CLUSTER_FILE = "cluster.yaml"
+
 
 @dataclass(frozen=True, slots=True)
 class Trust:
@@ -75,6 +77,7 @@ class Folder:
 class SourceTree:
     """What one commit says: cluster.yaml and the app folders. `read` gives the bytes of a blob id.
 
+    `name` is the cluster's file (`--cluster`), `cluster_file` its blob, `beside` all YAML files of its folder by name.
     `changed` maps a folder to the newest commit (id, subject) that touched it, when known. `refused` names entries
     beside the folders that are never followed. `rewritten` says that the commit seen before is not part of this one's
     history: somebody force-pushed.
@@ -87,3 +90,5 @@ class SourceTree:
     changed: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, "tuple[str, str]"])
     refused: Mapping[str, str] = field(default_factory=dict[str, str])
     rewritten: bool = False
+    name: str = CLUSTER_FILE
+    beside: Mapping[str, Blob] = field(default_factory=dict[str, Blob])

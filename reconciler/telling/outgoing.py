@@ -120,7 +120,7 @@ class Outlet:
         return addresses[0]
 
 
-_HINT = "Give an https address, or allow the host by name: --notify-private HOST."
+_HINT = "Give an https address, or allow the host by name: --private-host HOST."
 
 
 def document(content: Mapping[str, Any]) -> bytes:
@@ -129,8 +129,8 @@ def document(content: Mapping[str, Any]) -> bytes:
 
 
 def _is_public(address: str) -> bool:
-    """Also of what is mapped into IPv6."""
+    """Of an IPv4 address inside an IPv6 one, that counts."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ip.sixtofour or ip
+        ip = ip.sixtofour or ip
     return ip.is_global and not ip.is_multicast

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ async def test_rc_06_killed_while_it_waits_for_health_the_next_process_waits_on_
 
 async def _settled(fake: FakeWorld, first: Any) -> Any:
     there = fake.world.hypha(first.look.desired.cluster)
-    seen = type(first.look)(first.look.tree, first.look.desired, first.look.live, first.look.plan, there)
+    seen = replace(first.look, hypha=there)
     first = type(first)(seen, first.outcomes, first.report)
     return await reconcile_until_settled(
         fake.world, PlanOptions(), first, timeout_s=5, tell=lambda _: None, every_s=0.01

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from bioengine_runtime.contract.base import SecretFromAge, SecretRef
 from reconciler.age import RECIPIENTS_FILE, decrypt, encrypt, new_identity, read_identities
 from reconciler.cli.commands import app
+from reconciler.errors import InvalidDesiredState
 from reconciler.planning.declare import declare
 from reconciler.planning.problems import Location
 from reconciler.ports import SecretUnavailable
@@ -169,6 +170,18 @@ def test_declaring_tells_the_reference_its_line() -> None:
     assert desired.apps["one"].where == Location("cluster.yaml", 3, 3)
     assert desired.apps["one"].secrets["Main"]["PASS"].described() == "age:cluster.yaml:7:9"
     assert desired.apps["one"].spec.secrets == {"Main": ["PASS"]}
+
+
+@pytest.mark.parametrize(
+    "reference", ["{age: hunter-22}", "{age: hunter-22, extra: 1}", "{ag: hunter-22}", "\n          age: hunter-22"]
+)
+def test_ss_07_a_plain_value_where_an_encrypted_one_belongs_is_not_repeated(reference: str) -> None:
+    text = f"name: lab\napps:\n  one:\n    source: apps/one\n    env:\n      Main:\n        MODE: {reference}\n"
+    with pytest.raises(InvalidDesiredState) as error:
+        declare(_fetched(FakeSource({"cluster.yaml": text, **an_app_folder("one")})))
+    assert any(problem.where.line >= 7 for problem in error.value.problems)
+    if "{ag:" not in reference:
+        assert "hunter-22" not in repr(error.value.problems)
 
 
 # ── keygen ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -149,23 +149,33 @@ def test_ss_01_a_whole_run_tells_no_value_to_anybody(lab: Lab) -> None:
     assert_silent(lab.everything)
 
 
-@pytest.mark.parametrize("step", ["upload", "prepare", "apply", "environment"])
+@pytest.mark.parametrize("step", ["list", "upload", "prepare", "apply", "environment", "rejected"])
 @pytest.mark.parametrize("kind", [StepFailed, Unreachable, RuntimeError])
 def test_ss_02_a_step_that_fails_with_the_value_in_its_error_tells_it_to_nobody(
     lab: Lab, step: str, kind: type[Exception]
 ) -> None:
     upstream = "; ".join(quoted(value) for value in CANARIES.values())
     match step:
-        case "upload":
+        case "list" | "upload":
             lab.fake.artifacts.fail(step, kind(upstream))
         case "environment":
             lab.fake.runtime.bad_environments["one"] = upstream
+        case "rejected":
+            lab.fake.runtime.bad["one"] = upstream
         case _:
             lab.fake.runtime.fail(f"{step} one", kind(upstream))
     assert lab.run(*ALL, "-v").exit_code == 1 or step == "rejected"
     lab.run(*ALL, "-o", "json", "--wait", "--timeout", "1")
     ask_everything(lab)
     assert_silent(lab.everything)
+
+
+def test_ss_02_a_traceback_and_its_arguments_are_masked(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    lab.fake.artifacts.fail("list", RuntimeError("; ".join(map(quoted, CANARIES.values()))))
+    result = lab.run(*ALL)
+    assert result.exit_code == 1 and "RuntimeError" in result.stderr
+    assert_silent(result.output)
+    assert caplog.records
 
 
 def test_ss_01_no_representation_holds_a_value(lab: Lab) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
-from reconciler.adapters.git.listing import APPS, CLUSTER_FILE
+from reconciler.adapters.git.listing import APPS
 from reconciler.adapters.git.process import Git, GitFailed
 from reconciler.errors import SourceUnusable, Unreachable
+from reconciler.planning.source import CLUSTER_FILE
 
 _COMMITS_LOOKED_AT = 300
 
@@ -15,9 +17,10 @@ Changes = dict[str, tuple[str, str]]
 """Folder (or cluster.yaml) → the newest commit (id, subject) that touched it."""
 
 
-def changes(git: Git, span: str, prefix: str) -> Changes:
-    """Of the commits in `span` (a commit, or older..newer), at most the newest few hundred that touched anything."""
-    paths = [f":(top,literal){prefix}/{name}" if prefix else f":(top,literal){name}" for name in (CLUSTER_FILE, APPS)]
+def changes(git: Git, span: str, prefix: str, files: Sequence[str] = (CLUSTER_FILE,)) -> Changes:
+    """Of the commits in `span` (a commit, or older..newer), at most the newest few hundred that touched anything.
+    `files` are those that together say what the cluster runs; all count as cluster.yaml."""
+    paths = [f":(top,literal){prefix}/{name}" if prefix else f":(top,literal){name}" for name in (*files, APPS)]
     options = ("--format=%x01%H%x00%s", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv")
     try:
         output = git(
@@ -47,7 +50,7 @@ def _newest(log: str, start: str) -> Changes:
         subject, *names = rest.split("\0")
         for name in names:
             path = name.lstrip("\n").removeprefix(start)
-            key = "/".join(path.split("/")[:2]) if path.startswith(f"{APPS}/") else path
-            if key:
+            key = "/".join(path.split("/")[:2]) if path.startswith(f"{APPS}/") else CLUSTER_FILE
+            if path:
                 newest.setdefault(key, (commit, shown(subject)))
     return newest

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from reconciler.errors import SourceUnusable
-from reconciler.planning.source import Blob, Folder
+from reconciler.planning.source import CLUSTER_FILE, Blob, Folder
 
-CLUSTER_FILE = "cluster.yaml"
 APPS = "apps"
 MAX_ENTRIES = 200_000
 
@@ -29,7 +28,7 @@ class Entry(NamedTuple):
 class Listing:
     """What one tree holds, as far as it concerns us."""
 
-    cluster_file: Blob | None = None
+    beside: dict[str, Blob] = field(default_factory=dict[str, Blob])
     folders: dict[str, Folder] = field(default_factory=dict[str, Folder])
     refused: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -85,12 +84,14 @@ def listing(entries: Iterable[Entry]) -> Listing:
 
 
 def _root_entry(result: Listing, entry: Entry, path: str, reason: str) -> None:
-    if path == CLUSTER_FILE and not reason and entry.mode != TREE:
-        result.cluster_file = Blob(entry.oid, entry.size)
-    elif path == CLUSTER_FILE:
-        result.refused[path] = reason or "a folder; expected a file"
-    elif path in MISNAMED:
+    if path in MISNAMED:
         result.refused[path] = f"must be named {CLUSTER_FILE}"
+    elif not path.endswith(".yaml") or "/" in path:
+        return
+    elif reason or entry.mode == TREE:
+        result.refused[path] = reason or "a folder; expected a file"
+    else:
+        result.beside[path] = Blob(entry.oid, entry.size)
 
 
 MISNAMED = ("cluster.yml",)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.adapters.git.address import address, checked_path, checked_ref
 from reconciler.adapters.git.history import Changes, changes, subject_of
-from reconciler.adapters.git.listing import APPS, CLUSTER_FILE, MISNAMED, Listing, listing, parse_ls_tree
+from reconciler.adapters.git.listing import APPS, Listing, listing, parse_ls_tree
 from reconciler.adapters.git.mirror import Mirror
 from reconciler.adapters.git.objects import Objects
 from reconciler.adapters.git.process import MIB, Git, GitFailed
@@ -21,7 +22,8 @@ from reconciler.adapters.git.refs import NO_COMMIT, is_ancestor, local_commit
 from reconciler.adapters.git.signatures import verify
 from reconciler.adapters.git.worktree import WorkTree
 from reconciler.errors import SourceUnusable
-from reconciler.planning.source import EVERYBODY, Revision, SourceTree, Trust
+from reconciler.planning.overlay import Beside, names
+from reconciler.planning.source import CLUSTER_FILE, EVERYBODY, Revision, SourceTree, Trust
 
 
 class GitSource:
@@ -41,6 +43,7 @@ class GitSource:
         worktree: bool = False,
         trust: Trust = EVERYBODY,
         deny_private_hosts: bool = False,
+        cluster: str = CLUSTER_FILE,
     ) -> None:
         self._address = address(str(repository))
         self._ref = checked_ref(ref)
@@ -50,6 +53,7 @@ class GitSource:
         self._mirror = (
             None if self._address.local else Mirror(mirror_dir, self._address, deny_private_hosts=deny_private_hosts)
         )
+        self._cluster = _checked_name(cluster)
         self._lock = threading.Lock()
         self._last: SourceTree | None = None
         if worktree and self._mirror:
@@ -97,27 +101,29 @@ class GitSource:
             return last
         signature = verify(found.git, found.commit, self._trust) if self._trust else ""
         content = _list_commit(found)
-        _refuse_nothing(content, found)
+        _refuse_nothing(content, found, self._cluster)
         objects = Objects(found.git, content.folders.values())
         known = {folder.tree for folder in last.folders.values()} if last else set[str]()
-        commit = objects.prefetch(found.commit, _worth_reading(content, known))
+        commit = objects.prefetch(found.commit, _worth_reading(content, known, self._cluster))
         before = last if last and last.revision.ref == found.ref else None
         rewritten = before is not None and not is_ancestor(found.git, before.revision.commit, found.commit)
         return SourceTree(
             revision=Revision(self.url, found.ref, found.commit, subject_of(commit), signature=signature),
-            cluster_file=content.cluster_file,
+            cluster_file=content.beside.get(self._cluster),
             folders=content.folders,
             read=objects.read,
-            changed=_changes(found, content, None if rewritten else before),
+            changed=_changes(found, content, None if rewritten else before, self._names(content, objects.read)),
             refused=content.refused,
             rewritten=rewritten,
+            name=self._cluster,
+            beside=content.beside,
         )
 
     def _read_worktree(self, found: _Found) -> SourceTree:
         assert found.root is not None
         tree = WorkTree(found.git, found.root, found.prefix)
         content = tree.listing()
-        _refuse_nothing(content, found)
+        _refuse_nothing(content, found, self._cluster)
         unborn = found.commit == NO_COMMIT
         head = Listing() if unborn else _list_commit(found)
         return SourceTree(
@@ -128,12 +134,22 @@ class GitSource:
                 "" if unborn else subject_of(Objects(found.git).prefetch(found.commit)),
                 worktree=_identity(content) != _identity(head),
             ),
-            cluster_file=content.cluster_file,
+            cluster_file=content.beside.get(self._cluster),
             folders=content.folders,
             read=tree.read,
-            changed={} if unborn else _changes(found, content, None),
+            changed={} if unborn else _changes(found, content, None, self._names(content, tree.read)),
             refused=content.refused,
+            name=self._cluster,
+            beside=content.beside,
         )
+
+    def _names(self, content: Listing, read: Callable[[str], bytes]) -> tuple[str, ...]:
+        """The cluster's file and all that it extends."""
+        blob = content.beside.get(self._cluster)
+        if blob is None:
+            return (self._cluster,)
+        files = {name: one.oid for name, one in content.beside.items()}
+        return names(read(blob.oid), self._cluster, Beside(files, read, content.refused))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,21 +180,30 @@ def _find_local(here: Path, ref: str | None, path: str, *, worktree: bool) -> _F
     return _Found(git, shown, commit, "/".join([*folders, path]).strip("/"), root if worktree else None)
 
 
-def _refuse_nothing(content: Listing, found: _Found) -> None:
+def _checked_name(cluster: str) -> str:
+    """Raises SourceUnusable for what is no name of a file in the folder."""
+    if "/" in cluster or not cluster.endswith(".yaml") or cluster.startswith((".", "-")):
+        raise SourceUnusable(f'"{cluster}" is no cluster file', hint="name one like prod.yaml; its folder is --path")
+    return cluster
+
+
+def _refuse_nothing(content: Listing, found: _Found, cluster: str) -> None:
     """An empty source is a mistake, not a wish to stop everything."""
-    if content.cluster_file or content.folders or content.refused:
+    if content.beside or content.folders or content.refused:
         return
     place = f"{found.prefix}/ of {found.ref}" if found.prefix else found.ref
     raise SourceUnusable(
-        f"{place} at {found.commit[:7]} holds neither {CLUSTER_FILE} nor {APPS}/; nothing is changed or removed",
-        hint=f"commit a {CLUSTER_FILE}, or name the folder that holds it with --path",
+        f"{place} at {found.commit[:7]} holds neither {cluster} nor {APPS}/; nothing is changed or removed",
+        hint=f"commit a {cluster}, or name the folder that holds it with --path",
     )
 
 
 def _list_commit(found: _Found) -> Listing:
-    paths = [f"{found.prefix}/{name}".lstrip("/") for name in (CLUSTER_FILE, *MISNAMED, APPS)]
+    folder = [f"{found.prefix}/"] if found.prefix else []
+    apps = f"{found.prefix}/{APPS}".lstrip("/")
     try:
-        output = found.git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", found.commit, "--", *paths)
+        output = found.git("ls-tree", "-l", "-z", "--full-tree", found.commit, "--", *folder)
+        output += found.git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", found.commit, "--", apps)
     except GitFailed as error:
         raise SourceUnusable(
             f"commit {found.commit[:7]} cannot be read: {error}", hint="clone it again, in full"
@@ -188,12 +213,12 @@ def _list_commit(found: _Found) -> Listing:
 
 def _identity(content: Listing) -> tuple[object, ...]:
     trees = {path: folder.tree for path, folder in content.folders.items()}
-    return content.cluster_file and content.cluster_file.oid, trees, content.refused
+    return {name: blob.oid for name, blob in content.beside.items()}, trees, content.refused
 
 
-def _worth_reading(content: Listing, known: set[str]) -> list[str]:
+def _worth_reading(content: Listing, known: set[str], cluster: str) -> list[str]:
     """Blobs that planning will ask for: cluster.yaml, and manifests and code of folders not seen before."""
-    wanted = [content.cluster_file] if content.cluster_file else []
+    wanted = [content.beside[cluster]] if cluster in content.beside else []
     for folder in content.folders.values():
         if folder.tree not in known:
             wanted += [
@@ -204,8 +229,8 @@ def _worth_reading(content: Listing, known: set[str]) -> list[str]:
     return [blob.oid for blob in wanted if blob.size <= MIB]
 
 
-def _changes(found: _Found, content: Listing, before: SourceTree | None) -> Changes:
+def _changes(found: _Found, content: Listing, before: SourceTree | None, names: tuple[str, ...]) -> Changes:
     """After a push only the new commits are looked at."""
     span = f"{before.revision.commit}..{found.commit}" if before else found.commit
-    newest = {**(before.changed if before else {}), **changes(found.git, span, found.prefix)}
+    newest = {**(before.changed if before else {}), **changes(found.git, span, found.prefix, names)}
     return {path: commit for path, commit in newest.items() if path in content.folders or path == CLUSTER_FILE}

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from reconciler.adapters.git.listing import (
     APPS,
-    CLUSTER_FILE,
     EXECUTABLE,
     GITLINK,
     MAX_ENTRIES,
-    MISNAMED,
     SYMLINK,
     TREE,
     Entry,
@@ -53,12 +52,11 @@ class WorkTree:
         return data
 
     def _entries(self) -> Iterator[Entry]:
-        wanted = [f"{self._prefix}/{name}".lstrip("/") for name in (CLUSTER_FILE, *MISNAMED, APPS)]
-        git = Git(git_dir=self._git.git_dir, cwd=self._root)
-        output = git(
-            *(f"--work-tree={self._root}", "ls-files", "-co", "--exclude-standard", "--full-name", "-z", "--"),
-            *(f":(top,literal){path}" for path in wanted),
-        )
+        folder = f"{self._prefix}/" if self._prefix else ""
+        plain = re.sub(r"([\\*?\[])", r"\\\1", folder)
+        # apart: beside a pattern, git does not tell of repositories inside of this one
+        output = self._listed(f":(top,literal){folder}{APPS}")
+        output += self._listed(f":(top,glob){plain}*.yaml", f":(top,glob){plain}*.yml")
         names = sorted(set(output.split(b"\0")) - {b""})
         if len(names) > MAX_ENTRIES:
             raise SourceUnusable(f"more than {MAX_ENTRIES} files", hint="name a sub-folder with --path")
@@ -67,6 +65,12 @@ class WorkTree:
             entry = self._entry(name, name.removeprefix(start).rstrip(b"/"))
             if entry:
                 yield entry
+
+    def _listed(self, *wanted: str) -> bytes:
+        """Names of files that match, each with a NUL after it."""
+        git = Git(git_dir=self._git.git_dir, cwd=self._root)
+        options = (f"--work-tree={self._root}", "ls-files", "-co", "--exclude-standard", "--full-name", "-z", "--")
+        return git(*options, *wanted)
 
     def _entry(self, name: bytes, path: bytes) -> Entry | None:
         """None for a tracked file that was deleted."""

@@ -36,6 +36,7 @@ Needed = Annotated[str, Field(min_length=1, max_length=500, description="Why; sh
 Until = Annotated[
     AwareDatetime | None, Field(description="ISO 8601 with its offset from UTC; left out: until somebody resumes it.")
 ]
+Once = Annotated[bool, Field(description="Let the next commit through, that one only.")]
 Commit = Annotated[
     str,
     Field(pattern=r"^([0-9a-f]{7,64})?$", description="Commit id to go back to; left out: the last that was good."),
@@ -136,21 +137,26 @@ class StatusService:
             raise NotFound(f"plan {plan_id!r} not found: {now}", hint="Look at it with get_plan, and approve that id.")
         return await self._give(orders, self._order(OrderKind.APPROVE, plan_id, caller, reason=reason))
 
-    async def suspend(self, caller: Caller, app_id: AppName, reason: Needed, until: Until = None) -> Document:
-        """Change nothing about an app for a while, whatever git says."""
+    async def suspend(
+        self, caller: Caller, app_id: AppName, reason: Needed, until: Until = None, once: Once = False
+    ) -> Document:
+        """Change nothing about an app for a while, whatever git says; with `once` let the next commit through."""
         orders = self._ordering(caller, "suspend")
         end = until.timestamp() if isinstance(until, datetime) else None
         if end is not None and end <= self._clock():
             raise ValueError("until: is in the past")
-        order = self._order(OrderKind.SUSPEND, self._board.known(app_id), caller, reason=reason, until=end)
+        known = self._board.known(app_id)
+        order = self._order(OrderKind.SUSPEND, known, caller, reason=reason, until=end, once=once)
         return await self._give(orders, order)
 
     async def resume(self, caller: Caller, app_id: AppName) -> Document:
-        """Go on with an app that somebody suspended by an order."""
+        """Follow an app again that somebody suspended, or rolled back, by an order."""
         orders = self._ordering(caller, "resume")
-        if not await orders.take_back(OrderKind.SUSPEND, self._board.known(app_id)):
+        self._board.known(app_id)
+        ended = [await orders.take_back(kind, app_id) for kind in (OrderKind.SUSPEND, OrderKind.PIN)]
+        if not any(ended):
             hint = "What cluster.yaml suspends, a commit resumes."
-            raise NotFound(f"suspension of {app_id} not found: nobody ordered one", hint=hint)
+            raise NotFound(f"order for {app_id} not found: nobody suspended it, or rolled it back", hint=hint)
         log.info("event=order kind=resume subject=%s by=%s", app_id, caller.name)
         return {"accepted": True, "kind": "resume", "subject": app_id}
 

@@ -1,0 +1,30 @@
+"""The reconciler that keeps this cluster, asked through its status service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.adapters.hypha import HyphaSession, RemoteError, plain
+from reconciler.adapters.status.people import Caller
+from reconciler.ports import OrderRefused
+
+TIMEOUT_S = 30.0
+
+
+class RunningReconciler:
+    """Implements ports.Running."""
+
+    def __init__(self, session: HyphaSession, service_id: str) -> None:
+        self._session = session
+        self._service_id = service_id
+
+    async def order(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        said = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            return await self._session.ask(self._service_id, method, timeout_s=TIMEOUT_S, **said)
+        except RemoteError as error:
+            raise OrderRefused(error.message) from None
+
+    async def me(self) -> str:
+        return Caller.of(plain((await self._session.connection()).config.user)).name
