@@ -259,6 +259,13 @@ def test_sp_11_and_ss_01_nothing_foreign_drives_the_terminal_and_no_token_is_sho
         assert "\x1b" not in result.output and "\nforged" not in result.output and token not in result.output
 
 
+def test_sp_11_no_check_drives_the_terminal(fake: FakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = "\x1b[2J gone\nforged: ok"
+    monkeypatch.setattr(doctor_here, "versions", lambda: [Check("python", Level.FAIL, forged, forged)])
+    result = CliRunner().invoke(app, ["doctor", "lab", "--home", str(tmp_path)], obj=fake.world)
+    assert "python" in result.output and "\x1b" not in result.output and "\nforged" not in result.output
+
+
 def a_token(end: float) -> str:
     parts = ({"alg": "HS256"}, {"exp": end, "sub": "canary-user"})
     encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
