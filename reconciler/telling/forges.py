@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from reconciler.errors import ReconcilerError, Remedy
 from reconciler.planning.shown import plain
-from reconciler.telling.news import State
 
+State = Literal["pending", "success", "failure"]
+"""What all of them know."""
 DESCRIPTION_LIMIT = 140
 """GitHub's; the others allow more."""
 

@@ -11,13 +11,13 @@ from reconciler.planning.plan_file import KINDS
 from reconciler.planning.shown import plain
 from reconciler.planning.steps import DeployApp, Result, StopApp, UpdateApp
 from reconciler.reconcile import Pass
+from reconciler.telling.forges import State
 
 TEXT_LIMIT = 300
 AT_MOST = 100
 """Pieces of news in one notification; the rest is counted."""
 
 Kind = Literal["applied", "failed", "recovered", "drift"]
-State = Literal["pending", "success", "failure"]
 
 
 @dataclass(frozen=True, slots=True)

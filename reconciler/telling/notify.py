@@ -22,8 +22,8 @@ from reconciler.errors import ReconcilerError, Remedy
 from reconciler.planning.shown import plain
 from reconciler.reconcile import Pass
 from reconciler.telling import news
-from reconciler.telling.forges import Commits, NoForge
-from reconciler.telling.news import News, Standing, State
+from reconciler.telling.forges import Commits, NoForge, State
+from reconciler.telling.news import News, Standing
 from reconciler.telling.outgoing import NotDelivered, Outlet, RefusedAddress, document
 from reconciler.telling.runs import run_id
 
