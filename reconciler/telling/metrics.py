@@ -94,7 +94,7 @@ class Metrics:
             if outcome.result is not Result.SKIPPED:
                 self._step_seconds.labels(kinds[outcome.address]).observe(outcome.seconds)
         self._newest.show(done)
-        self._lease.set(1)
+        self._lease.set(done.look.live.remembered is not None)  # without what is remembered nobody may write
         self._ended()
         if result == "done":
             self._last_success.set(self._clock())

@@ -10,7 +10,7 @@ from reconciler.errors import HeldElsewhere, SourceUnusable, Unreachable
 from reconciler.planning.steps import PlanOptions
 from reconciler.reconcile import Pass, reconcile
 from reconciler.telling.metrics import STUCK_AFTER_S, Metrics, serving
-from tests.fakes import FakeSecrets, FakeSource, FakeWorld, a_repository
+from tests.fakes import FakeMemory, FakeSecrets, FakeSource, FakeWorld, a_repository
 
 
 class Clock:
@@ -119,6 +119,17 @@ async def test_trouble_makes_what_was_shown_incomplete(fake: FakeWorld) -> None:
     assert metrics.registry.get_sample_value("reconcile_lease_held") == 0
     metrics.trouble(ValueError("a bug"))
     assert metrics.registry.get_sample_value("reconcile_stops_total", {"remedy": "bug"}) == 1
+
+
+async def test_without_its_memory_nobody_has_the_lease() -> None:
+    fake = FakeWorld(FakeSource(a_repository("one")), memory=FakeMemory())
+    metrics = Metrics()
+    await a_pass(metrics, fake)
+    assert metrics.registry.get_sample_value("reconcile_lease_held") == 1
+    assert fake.memory is not None
+    fake.memory.fail("read")
+    await a_pass(metrics, fake)
+    assert metrics.registry.get_sample_value("reconcile_lease_held") == 0
 
 
 async def test_what_was_not_seen_is_no_success(fake: FakeWorld) -> None:
