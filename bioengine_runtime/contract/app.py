@@ -80,7 +80,7 @@ class IceServer(Closed):
 class AppSpec(Closed):
     """Everything that decides how one app runs, but for the values of its secrets (only their names are here)."""
 
-    __slots__ = ("_known_digest",)
+    __slots__ = ("_known_code_digest", "_known_digest")
 
     app_id: AppId
     artifact_id: str = Field(pattern=r"^[^/\s]+/[^/\s]+$", description="workspace/alias")
@@ -116,7 +116,11 @@ class AppSpec(Closed):
 
     def code_digest(self) -> str:
         """The part of the digest that needs new replicas when it changes (given to Ray as deployment version)."""
-        return _digest(self.model_dump(mode="json", exclude=set(IN_PLACE_FIELDS)))
+        known: str | None = getattr(self, "_known_code_digest", None)
+        if known is None:
+            known = _digest(self.model_dump(mode="json", exclude=set(IN_PLACE_FIELDS)))
+            object.__setattr__(self, "_known_code_digest", known)
+        return known
 
 
 IN_PLACE_FIELDS = frozenset(

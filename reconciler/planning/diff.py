@@ -146,17 +146,17 @@ def _fields(wanted: DesiredApp, app: AppState, known: Mapping[str, str | None]) 
         fields.add(SECRET_VALUES)
     if app.status == "DELETING" or (app.status == "DEPLOY_FAILED" and app.rejected and app.rejected.digest == digest):
         fields.add(STATUS)
-    if not fields and other_code(app):
+    if not fields and other_code(app, wanted.spec if app.digest == digest else app.spec):
         fields.add(RUNNING_CODE)
     return frozenset(fields)
 
 
-def other_code(app: AppState) -> tuple[str, ...]:
+def other_code(app: AppState, deployed: AppSpec | None) -> tuple[str, ...]:
     """Replicas that take calls and say that they run something else than the app was deployed with. While an update is
     under way that is as it should be, and a replica that says nothing proves nothing."""
-    if app.spec is None or app.updating or app.status != "RUNNING":
+    if deployed is None or app.updating or app.status != "RUNNING":
         return ()
-    wanted = app.spec.code_digest()
+    wanted = deployed.code_digest()
     serving = [one for one in app.replicas if one.state == "RUNNING" and one.code_digest is not None]
     return tuple(sorted(one.replica_id for one in serving if one.code_digest != wanted))
 
@@ -225,7 +225,7 @@ def _changes(wanted: DesiredApp, app: AppState, fields: frozenset[str], secrets:
             yield from _tree(app, wanted)
         if RUNNING_CODE in fields:
             said = {one.replica_id: one.code_digest or "" for one in app.replicas}
-            for replica in other_code(app):
+            for replica in other_code(app, app.spec):
                 yield Change(f"replica {replica}", f"code {said[replica][:12]}", f"code {after.code_digest()[:12]}")
         if "digest" in fields:
             yield Change("digest", (app.digest or "")[:12], after.digest()[:12])

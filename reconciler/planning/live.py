@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bioengine_runtime.contract.status import AppState, WorkerState
 from reconciler.planning.memory import NOTHING, Remembered
@@ -46,11 +46,13 @@ class LiveState:
     unseen: tuple[Unseen, ...] = ()
     remembered: Remembered | None = NOTHING
     observed_at: float = 0.0
+    apps: Mapping[str, AppState] = field(init=False, repr=False, compare=False)
+    """By app id; empty also when unseen."""
 
     @property
     def complete(self) -> bool:
         return not self.unseen
 
-    @property
-    def apps(self) -> Mapping[str, AppState]:
-        return {app.app_id: app for app in self.worker.apps} if self.worker else {}
+    def __post_init__(self) -> None:
+        apps = {app.app_id: app for app in self.worker.apps} if self.worker else {}
+        object.__setattr__(self, "apps", apps)
