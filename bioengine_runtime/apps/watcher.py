@@ -67,15 +67,15 @@ class Watcher:
         """For ever."""
         try:
             while True:
-                busy, read_s = True, 0.0
+                busy, read_s, started = True, 0.0, time.monotonic()
                 self._wake.clear()
                 try:
-                    started = time.monotonic()
                     apps = await self._look()
                     read_s = time.monotonic() - started
                     busy = await self._round(apps)
                 except Exception:  # Ray away, a slow controller: never a reason to end, nothing was decided
                     log.exception("looking at the apps failed; trying again")
+                    read_s = time.monotonic() - started
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), max(BUSY_S if busy else IDLE_S, SHARE * read_s))
         finally:
