@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Remembered
+from reconciler.planning.steps import Outcome, Plan, Result, StopApp
 
 KEPT = 5
 LONGEST_S = 3600.0
@@ -26,7 +27,13 @@ def came_up(before: Mapping[str, Any], live: LiveState) -> Mapping[str, float]:
     return {app_id: round(seconds, 1) for app_id, seconds in took.items() if 0 < seconds < LONGEST_S}
 
 
-def with_seconds(remembered: Remembered, took: Mapping[str, float]) -> Remembered:
-    """The newest of each app, newest last."""
-    known = remembered.seconds
+def stopped(outcomes: Iterable[Outcome], plan: Plan) -> frozenset[str]:
+    """Apps that were stopped because git no longer names them: should it name them again, they are new."""
+    done = {outcome.address for outcome in outcomes if outcome.result is Result.DONE}
+    return frozenset(step.verb.app_id for step in plan.steps if isinstance(step.verb, StopApp) and step.address in done)
+
+
+def with_seconds(remembered: Remembered, took: Mapping[str, float], gone: Collection[str] = ()) -> Remembered:
+    """The newest of each app, newest last; nothing of those that are gone."""
+    known = {app_id: seconds for app_id, seconds in remembered.seconds.items() if app_id not in gone}
     return replace(remembered, seconds={**known, **{app: (*known.get(app, ()), s)[-KEPT:] for app, s in took.items()}})

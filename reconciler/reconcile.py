@@ -12,7 +12,7 @@ from reconciler.apply import Means, Tell, apply, manifests_of
 from reconciler.brake import Brake
 from reconciler.errors import ReconcilerError, Unreachable
 from reconciler.history import entries_of
-from reconciler.learning import came_up, with_seconds
+from reconciler.learning import came_up, stopped, with_seconds
 from reconciler.lease import change
 from reconciler.mask import masked_live
 from reconciler.observe import observe
@@ -120,7 +120,7 @@ async def carry_out(
     done = Pass(seen, outcomes, drift.report(seen.plan, seen.live, outcomes, observed_at=_now()))
     if not brake.lost:
         done = await _published(world, done)
-        await _learn(world, seen, before)
+        await _learn(world, done, before)
     await _note(world, done, by=holder.name if holder else "reconcile", superseded_by=brake.newer)
     if brake.lost:
         raise brake.lost
@@ -157,11 +157,13 @@ async def _published(world: World, done: Pass) -> Pass:
     return replace(done, report=said.report)
 
 
-async def _learn(world: World, seen: Look, before: Said | None) -> None:
+async def _learn(world: World, done: Pass, before: Said | None) -> None:
+    seen = done.look
     took = came_up(before.report if before else {}, seen.live)
-    if took and world.lease and seen.hypha.memory:
+    gone = stopped(done.outcomes, seen.plan)
+    if (took or gone) and world.lease and seen.hypha.memory:
         try:
-            await change(seen.hypha.memory, world.lease, lambda remembered: with_seconds(remembered, took))
+            await change(seen.hypha.memory, world.lease, lambda remembered: with_seconds(remembered, took, gone))
         except ReconcilerError as error:  # it is nice to know, and no more
             log.warning("event=not_remembered what=seconds why=%s", error)
 

@@ -67,6 +67,7 @@ class FakeSource(Trouble):
         self._files: dict[str, str] = {}
         self._blobs: dict[str, bytes] = {}
         self._commits = 0
+        self._older: dict[str, FakeSource] = {}
         if files is not None:
             self.commit(files)
 
@@ -78,7 +79,18 @@ class FakeSource(Trouble):
                 self._files[path] = text
         self._commits += 1
         self._subject = subject
+        self._older[self.head] = self._frozen()
         return self.head
+
+    def at(self, commit: str) -> FakeSource:
+        """The same repository at an older commit."""
+        return self._older[commit]
+
+    def _frozen(self) -> FakeSource:
+        then = FakeSource()
+        then._files, then._blobs = dict(self._files), self._blobs
+        then._commits, then._subject = self._commits, self._subject
+        return then
 
     @property
     def head(self) -> str:
@@ -189,7 +201,7 @@ class FakeRuntime(Trouble):
         self.note("apply", spec.app_id)
         await self._work()
         before = self.apps.get(spec.app_id)
-        self._check(spec.app_id, before, provenance.owner, expected)
+        self._check(spec.app_id, before, provenance.owner, expected, provenance.adopts)
         self.secrets_seen[spec.app_id] = secrets.values
         if spec.app_id in self.bad:
             rejection = Rejection(digest=spec.digest(), reason=self.bad[spec.app_id], log_lines=["Traceback"], at=1.0)
@@ -232,8 +244,10 @@ class FakeRuntime(Trouble):
         self.note("scale", f"{minimum} {maximum}")
         self.workers = {"min": minimum, "max": maximum}
 
-    def _check(self, app_id: str, before: AppState | None, owner: str, expected: str | None) -> None:
-        if before and before.provenance and before.provenance.owner != owner:
+    def _check(
+        self, app_id: str, before: AppState | None, owner: str, expected: str | None, adopts: str | None = None
+    ) -> None:
+        if before and before.provenance and before.provenance.owner not in (owner, adopts):
             raise StepFailed(f"{app_id} belongs to {before.provenance.owner}")
         now = (before.digest or "") if before else ""
         if expected is not None and now != expected:

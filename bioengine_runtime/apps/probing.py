@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from bioengine_runtime.apps.errors import BadApp
 from bioengine_runtime.apps.record import AppRecord, Method
 from bioengine_runtime.contract.app import Probe
-from bioengine_runtime.rpc.access import USER_OWNER
+from bioengine_runtime.contract.status import PERSON
 
 SHOWN = 80
 ASKING_WITHIN_S = 60.0
@@ -158,7 +158,7 @@ def _has_context(method: Method) -> bool:
 
 def _caller(record: AppRecord) -> dict[str, Any]:
     """Who deployed the app, in the words in which Hypha names a caller."""
-    who = record.provenance.by or record.provenance.owner.removeprefix(USER_OWNER)
+    who = record.provenance.by or record.provenance.owner.removeprefix(PERSON)
     workspace, client = record.worker.split(":")[0].split("/", 1)
     user = {"id": who, "email": who if "@" in who else None, "is_anonymous": False, "roles": []}
     return {"user": user, "ws": workspace, "from": f"{workspace}/{client}"}

@@ -11,20 +11,24 @@ from dataclasses import dataclass
 from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.apps.record import AppRecord, Running
 from bioengine_runtime.contract.app import AppSpec
-from bioengine_runtime.contract.status import Provenance
+from bioengine_runtime.contract.status import PERSON, Provenance
 
 NOBODY = ""
 
 
-def check(app_id: str, running: Running | None, *, owner: str, expected: str | None, worker: str) -> None:
-    """Raises Refused unless this caller may change this app in the state it is in. `expected` None does not check."""
+def check(
+    app_id: str, running: Running | None, *, owner: str, expected: str | None, worker: str, adopts: str | None = None
+) -> None:
+    """Raises Refused unless this caller may change this app in the state it is in. `expected` None does not check;
+    `adopts` is the owner, a person, that it is taken over from."""
     record = running.record if running else None
     if running and running.status != "DELETING":
         if record is None:
             raise Refused(f"{app_id} runs in Ray Serve, but was not deployed by a BioEngine worker")
         if record.worker != worker:
             raise Refused(f"{app_id} is looked after by another worker, {record.worker}")
-        if record.provenance.owner != owner:
+        by_hand = record.provenance.owner.startswith(PERSON)
+        if record.provenance.owner != owner and not (by_hand and adopts == record.provenance.owner):
             raise Refused(f"{app_id} belongs to {record.provenance.owner}, not to {owner}")
     runs = record.digest if running and record and running.status != "DELETING" else NOBODY
     if expected is not None and expected != runs:

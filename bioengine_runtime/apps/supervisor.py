@@ -141,12 +141,12 @@ class Supervisor:
     ) -> bool:
         """Run this; returns once Ray has accepted it, False when it ran already. `expected`: "" for none."""
         asked_at = time.time()
-        if self._is_so(await self._running(spec.app_id), spec, fingerprints, provenance.owner, expected):
+        if self._is_so(await self._running(spec.app_id), spec, fingerprints, provenance, expected):
             return False
         ready = await asyncio.shield(self._prepare(spec))
         async with self._locks[spec.app_id]:
             running = await self._running(spec.app_id)  # begun after we hold the lock, so it knows all we did
-            if self._is_so(running, spec, fingerprints, provenance.owner, expected):
+            if self._is_so(running, spec, fingerprints, provenance, expected):
                 return False
             await self._deploy(spec, secrets, fingerprints, provenance, ready, running, asked_at)
         self._watcher.wake()
@@ -182,14 +182,15 @@ class Supervisor:
         running: Running | None,
         spec: AppSpec,
         fingerprints: Mapping[str, str],
-        owner: str,
+        by: Provenance,
         expected: str | None,
     ) -> bool:
         """Whether exactly this runs already. Raises Refused when it does not and this caller may not change that."""
         record = running.record if running else None
         so = record is not None and record.runs(spec.digest(), fingerprints)
-        check(spec.app_id, running, owner=owner, expected=None if so else expected, worker=self._worker)
-        return so
+        now = None if so else expected
+        check(spec.app_id, running, owner=by.owner, expected=now, worker=self._worker, adopts=by.adopts)
+        return so and record is not None and record.provenance.owner == by.owner
 
     def _prepare(self, spec: AppSpec) -> asyncio.Task[Ready]:
         """The build of this app: the one that runs, the one that is fresh, or a new one."""

@@ -15,6 +15,10 @@ Gate = Literal["start", "probe", "stable"]
 Return = Literal["none", "under way", "done", "failed"]
 
 
+PERSON = "user:"
+"""Prefix of an owner that is a person; owners without it are reconcilers, and their names match no user."""
+
+
 class Provenance(Closed):
     """Where a running app comes from: which reconciler, which commit, which folder."""
 
@@ -23,6 +27,7 @@ class Provenance(Closed):
     commit: str = Field(description="Commit id; with `+worktree` when uncommitted files were deployed.")
     path: str | None = Field(default=None, description="Folder of the app in the repository.")
     tree: str | None = Field(default=None, description="Git tree id of that folder.")
+    adopts: str | None = Field(default=None, description="Owner, a person, that the app was taken over from.")
     by: str | None = Field(default=None, description="Who did it by hand, id or e-mail; None: the owner itself.")
 
 

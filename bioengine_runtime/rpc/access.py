@@ -11,10 +11,9 @@ from typing import Any
 
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.manifest import AuthorizedUsers
+from bioengine_runtime.contract.status import PERSON
 
 EVERYBODY = "*"
-USER_OWNER = "user:"
-"""Prefix of an owner that is a person; owners without it are reconcilers, and their names match no user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Caller:
 
     def owner(self) -> str:
         """The owner recorded for what this caller deploys."""
-        return USER_OWNER + (self.user_id or self.email or "unknown")
+        return PERSON + (self.user_id or self.email or "unknown")
 
     def name(self) -> str:
         """What people know this caller by."""
@@ -79,9 +78,9 @@ def may_call(
 
 def owns(caller: Caller, owner: str | None) -> bool:
     """This very person deployed it."""
-    if caller.anonymous or not owner or not owner.startswith(USER_OWNER):
+    if caller.anonymous or not owner or not owner.startswith(PERSON):
         return False
-    return owner.removeprefix(USER_OWNER) in caller.names()
+    return owner.removeprefix(PERSON) in caller.names()
 
 
 def users_of(method: str, authorized_users: AuthorizedUsers | None) -> Collection[str]:

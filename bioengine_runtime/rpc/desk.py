@@ -13,8 +13,8 @@ from bioengine_runtime.apps.prepare import ArtifactFiles
 from bioengine_runtime.apps.record import Running, read_records
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.manifest import AuthorizedUsers
-from bioengine_runtime.contract.status import AppState, NodeState, Provenance
-from bioengine_runtime.rpc.access import USER_OWNER, Caller, is_admin, owns, users_of
+from bioengine_runtime.contract.status import PERSON, AppState, NodeState, Provenance
+from bioengine_runtime.rpc.access import Caller, is_admin, owns, users_of
 from bioengine_runtime.rpc.door import Invalid
 from bioengine_runtime.rpc.operations import Operations, WorkerFacts
 from bioengine_runtime.rpc.status_view import app_status, not_running, unread, worker_status
@@ -109,7 +109,7 @@ class Desk:
             key=self._key,
         )
         before = running.provenance if running else None
-        if before is None or before.owner.startswith(USER_OWNER):
+        if before is None or before.owner.startswith(PERSON):
             owner = before.owner if before else caller.owner()
             provenance = Provenance(owner=owner, source=artifact_id, commit=version, by=caller.name())
         else:

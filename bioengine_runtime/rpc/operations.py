@@ -89,6 +89,7 @@ class Operations:
             ray_version=ray.__version__,
             nodes=nodes,
             apps=apps,
+            token_expires_at=facts.token_expires_at,
         )
 
     async def states(self) -> list[AppState]:

@@ -10,8 +10,7 @@ import ray
 
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Running
 from bioengine_runtime.contract.base import ENTIRE
-from bioengine_runtime.contract.status import AppState, NodeState
-from bioengine_runtime.rpc.access import USER_OWNER
+from bioengine_runtime.contract.status import PERSON, AppState, NodeState
 from bioengine_runtime.rpc.operations import BIOENGINE_VERSION, WorkerFacts
 from bioengine_runtime.rpc.wishes import HIDDEN
 from bioengine_runtime.worker.nodes import cluster_summary
@@ -130,4 +129,4 @@ def _users(state: AppState) -> dict[str, list[str]]:
 
 def _updated_by(record: AppRecord | None) -> str | None:
     """Who did it by hand, else the reconciler that owns the app."""
-    return record.provenance.by or record.provenance.owner.removeprefix(USER_OWNER) if record else None
+    return record.provenance.by or record.provenance.owner.removeprefix(PERSON) if record else None

@@ -12,7 +12,7 @@ from rich.text import Text
 from ruamel.yaml import YAML
 
 from bioengine_runtime.contract.cluster import AppInstance, ClusterSpec
-from bioengine_runtime.contract.status import AppState
+from bioengine_runtime.contract.status import PERSON, AppState
 from reconciler.cli.place import Place, opened
 from reconciler.cli.show import Screen
 from reconciler.errors import ReconcilerError, Remedy
@@ -20,9 +20,6 @@ from reconciler.planning.adopting import entry_of
 from reconciler.planning.declare import declare
 
 CLUSTER_FILE = "cluster.yaml"
-PERSON = "user:"
-"""How the worker marks the owner of what a person deployed."""
-
 
 class NotAdopted(ReconcilerError):
     """An app that cannot be written into this repository."""

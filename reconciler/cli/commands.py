@@ -157,6 +157,9 @@ def run(
         Forge | None, typer.Option(help="Mark each commit with how it went, at this forge.")
     ] = None,
     forge_api: Annotated[str, typer.Option(metavar="URL", help="Root of its API, when it is not at its host.")] = "",
+    status_url: Annotated[
+        str, typer.Option(metavar="URL", help="Where the mark beside a commit leads, such as the status page.")
+    ] = "",
     forge_token_file: Annotated[
         Path | None, typer.Option(help=f"File with a token for it, instead of ${FORGE_TOKEN}.")
     ] = None,
@@ -189,6 +192,7 @@ def run(
             notify_secret_file,
             commit_status,
             forge_api,
+            status_url,
             forge_token_file,
             tuple(private_host or ()),
             place.repository,

@@ -26,7 +26,7 @@ from reconciler.ports import World
 from reconciler.reconcile import Look, Pass, reconcile, tell_trouble
 from reconciler.steady import SteadySource
 from reconciler.telling import runs
-from reconciler.telling.metrics import Metrics
+from reconciler.telling.metrics import Metrics, serving
 from reconciler.telling.notify import Notifier
 from reconciler.triggers.commits import wake_on_commits
 from reconciler.triggers.event import Followed
@@ -207,7 +207,8 @@ async def show(keeper: Keeper, front: Front, doors: Doors, place: Place, screen:
     if doors.webhook_secret_file:
         from reconciler.triggers import receiver as webhooks
 
-        receiver = webhooks.Receiver(Followed.of(place.repository, place.ref), doors.webhook_secret_file, keeper.wake)
+        followed = Followed.of(place.repository, place.ref)
+        receiver = webhooks.Receiver(followed, doors.webhook_secret_file, keeper.wake, keeper.metrics.delivery)
         front.web.append(Web("webhook", webhooks.application(receiver), public=True))
         if at := doors.webhook:
             port = await ends.enter_async_context(webhooks.listening(receiver, at.host, at.port))
@@ -216,8 +217,6 @@ async def show(keeper: Keeper, front: Front, doors: Doors, place: Place, screen:
         port = await ends.enter_async_context(shown(front.board, keeper.history, at.host, at.port))
         screen.note(f"Status page: http://{at.host}:{port}/")
     if at := doors.metrics:
-        from reconciler.telling.metrics import serving
-
         port = await ends.enter_async_context(serving(keeper.metrics, at.host, at.port))
         screen.note(f"Metrics: http://{at.host}:{port}/metrics")
 

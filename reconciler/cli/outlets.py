@@ -27,6 +27,7 @@ class Outlets:
     secret_file: Path | None = None
     forge: Forge | None = None
     forge_api: str = ""
+    status_url: str = ""
     forge_token_file: Path | None = None
     private_hosts: tuple[str, ...] = ()
     repository: str = ""
@@ -37,7 +38,7 @@ class Outlets:
         if self.forge:
             commits = Commits.of(self.forge, self.repository, self.forge_api)
             token = token_from(self.forge_token_file, FORGE_TOKEN)
-            status = CommitStatus(commits, token, private=self.private_hosts)
+            status = CommitStatus(commits, token, self.status_url, private=self.private_hosts)
         secret = self._secret() if self.urls else b""
         webhooks = tuple(Webhook(Outlet(url, self.private_hosts), secret) for url in self.urls)
         return Notifier(webhooks=webhooks, status=status, masked=masked, arrived=arrived)

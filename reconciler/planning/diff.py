@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from bioengine_runtime.contract.app import IN_PLACE_FIELDS, AppSpec
 from bioengine_runtime.contract.cluster import Slurm
-from bioengine_runtime.contract.status import AppState
+from bioengine_runtime.contract.status import PERSON, AppState
 from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.ignoring import fields_left
 from reconciler.planning.live import LiveState
@@ -31,7 +31,9 @@ WORKERS = "(workers)"
 SECRET_VALUES = "secret values"
 STATUS = "status"
 RUNNING_CODE = "running code"
-"""Three ways to differ that are no fields of AppSpec. The last one: a replica says that it runs something else."""
+OWNER = "owner"
+"""Four ways to differ that are no fields of AppSpec: a replica says that it runs something else; the app is a person's,
+and is to be adopted."""
 
 SOUNDS_SECRET = re.compile(r"^_|PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 
@@ -66,7 +68,7 @@ class Difference:
     def in_place(self) -> bool:
         """Whether the running replicas can take it over."""
         known = self.running is not None and self.running.spec is not None
-        return self.kind is Kind.UPDATE and known and self.fields <= IN_PLACE_FIELDS
+        return self.kind is Kind.UPDATE and known and self.fields - {OWNER} <= IN_PLACE_FIELDS
 
 
 def differences(desired: DesiredState, live: LiveState, fingerprints: Fingerprints) -> tuple[Difference, ...]:
@@ -122,6 +124,9 @@ def _apps(desired: DesiredState, live: LiveState, fingerprints: Fingerprints) ->
             # It ran once, so that no commit asks for it: somebody, or something, took it away.
             ran = live.remembered is not None and app_id in live.remembered.seconds
             yield Difference(app_id, Kind.CREATE, wanted, drift=ran)
+        elif adoptable(wanted, app, owner):
+            fields = _fields(wanted, app, fingerprints.get(app_id, {})) | {OWNER}
+            yield _update(_adopting(wanted, app), app, fields, desired, fingerprints.get(app_id, {}))
         elif app.provenance is None or app.provenance.owner != owner:
             yield Difference(app_id, Kind.FOREIGN, wanted, app)
         else:
@@ -133,6 +138,22 @@ def _apps(desired: DesiredState, live: LiveState, fingerprints: Fingerprints) ->
             continue
         if app.provenance is not None and app.provenance.owner == owner:
             yield Difference(app_id, Kind.REMOVE, running=app)
+
+
+def adoptable(wanted: DesiredApp, app: AppState, owner: str) -> bool:
+    """A person's app that git says to take over. Another reconciler's never is."""
+    theirs = app.provenance.owner if app.provenance else ""
+    return wanted.adopt and theirs != owner and theirs.startswith(PERSON)
+
+
+def _adopting(wanted: DesiredApp, app: AppState) -> DesiredApp:
+    theirs = app.provenance.owner if app.provenance else None
+    return replace(wanted, provenance=wanted.provenance.model_copy(update={"adopts": theirs}))
+
+
+def failed_and_stays(app: AppState) -> bool:
+    """A version that was rejected after it took over, and runs for want of a better one."""
+    return app.rejected is not None and app.rejected.digest == app.digest and not app.updating
 
 
 def _fields(wanted: DesiredApp, app: AppState, known: Mapping[str, str | None]) -> frozenset[str]:
@@ -206,6 +227,8 @@ def _is_drift(wanted: DesiredApp, app: AppState, fields: frozenset[str], desired
     came_from = app.provenance
     if RUNNING_CODE in fields:
         return True
+    if OWNER in fields:
+        return False
     if came_from is None or desired.revision.worktree or not fields - {SECRET_VALUES, STATUS}:
         return False
     if came_from.commit == wanted.provenance.commit:  # not the newest one, for an app that was rolled back
@@ -219,6 +242,8 @@ def _changes(wanted: DesiredApp, app: AppState, fields: frozenset[str], secrets:
     if before is None:
         yield Change("spec", "not deployed by this reconciler's contract", "as declared")
     elif fields:
+        if OWNER in fields and app.provenance:
+            yield Change("owner", app.provenance.owner, wanted.provenance.owner)
         for name in sorted(fields & FIELD_TEXTS.keys()):
             yield from FIELD_TEXTS[name](before, after)
         if "version" in fields:

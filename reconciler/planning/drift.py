@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from bioengine_runtime.contract.status import AppState, ServeStatus
-from reconciler.planning.diff import WORKERS
+from reconciler.planning.diff import WORKERS, failed_and_stays
 from reconciler.planning.live import LiveState
 from reconciler.planning.shown import at, listed
 from reconciler.planning.steps import (
@@ -50,6 +50,8 @@ def health(app: AppState | None, *, seen: bool = True) -> Health:
     """How an app is, whatever git says of it."""
     if app is None:
         return "Missing" if seen else "Unknown"
+    if failed_and_stays(app):
+        return "Degraded"
     return "Progressing" if app.updating else HEALTH[app.status]
 
 

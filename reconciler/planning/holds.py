@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from bioengine_runtime.contract.app import AppSpec
-from bioengine_runtime.contract.status import AppState, Gate
+from bioengine_runtime.contract.status import PERSON, AppState, Gate
 from reconciler.planning.desired import DesiredState
-from reconciler.planning.diff import RUNNING_CODE, Difference, Kind
+from reconciler.planning.diff import RUNNING_CODE, Difference, Kind, failed_and_stays
 from reconciler.planning.effects import Room, lacking, needs_of
 from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Order
@@ -98,7 +98,10 @@ def _foreign(difference: Difference, draft: Draft) -> Held | None:
     came_from = difference.running.provenance
     who = f"by {came_from.owner} ({came_from.source})" if came_from else "by hand, not by a reconciler"
     message = f"an app of this id was deployed {who}; {draft.desired.cluster.name} does not touch it"
-    return hold(difference, Reason.OWNERSHIP_CONFLICT, message, "use another app id, or stop that app first")
+    fix = "use another app id, or stop that app first"
+    if came_from and came_from.owner.startswith(PERSON):
+        fix = "write `adopt: true` to take it over; or use another app id, or stop that app first"
+    return hold(difference, Reason.OWNERSHIP_CONFLICT, message, fix)
 
 
 def _unremembered(difference: Difference, draft: Draft) -> Held | None:
@@ -146,8 +149,6 @@ def _rejected(difference: Difference, draft: Draft) -> Held | None:
     if difference.mended:
         return None
     message = f"this version was tried and {FAILED[rejected.gate]}: {rejected.reason}"
-    if rejected.rollback == "failed":
-        message += "; and the last good version could not be brought back"
     app_id = difference.app_id
     fix = f"push a change or a revert; or reconcile rollback {app_id}; or, to try again, reconcile retry {app_id}"
     return hold(difference, Reason.BAD_COMMIT, message, fix)
@@ -245,6 +246,9 @@ def _dependency(difference: Difference, draft: Draft) -> Held | None:
         return None
     for needed in sorted(difference.wanted.depends_on):
         app = draft.running.get(needed)
+        if app is not None and failed_and_stays(app) and needed not in draft.of_app:
+            message = f"it depends on {needed}, whose version failed its gate and runs for want of another"
+            return hold(difference, Reason.DEPENDENCY_NOT_READY, message)
         if app is not None and app.updating and needed not in draft.of_app and not draft.options.force:
             message = f"it depends on {needed}, whose new version is not called good yet"
             return hold(difference, Reason.UPDATING, message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +49,20 @@ class Answer:
 
 
 class Receiver:
-    """One source's webhook. `wake` is set when the source may have moved."""
+    """One source's webhook. `wake` is set when the source may have moved; `answered` is told each status code."""
 
-    def __init__(self, followed: Followed, secret_file: Path, wake: asyncio.Event) -> None:
+    def __init__(
+        self,
+        followed: Followed,
+        secret_file: Path,
+        wake: asyncio.Event,
+        answered: Callable[[int], None] = lambda _: None,
+    ) -> None:
         read_secrets(secret_file)
         self._followed = followed
         self._secret_file = secret_file
         self._wake = wake
+        self.answered = answered
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -98,6 +105,7 @@ def application(receiver: Receiver) -> Starlette:
 
     async def webhook(request: Request) -> JSONResponse:
         answer = await _answer(receiver, request)
+        receiver.answered(answer.status)
         return JSONResponse({"said": answer.said}, answer.status)
 
     return Starlette(routes=[Route(PATH, webhook, methods=["POST"])])

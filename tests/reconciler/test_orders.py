@@ -1,0 +1,199 @@
+"""suspend, resume, approve, rollback, retry: given here when nobody else reconciles, else to the one who does."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bioengine_runtime.contract.status import Provenance
+from reconciler.lease import Lease
+from reconciler.planning.memory import Holder, OrderKind, Remembered
+from reconciler.ports import Hypha, OrderRefused, Source, World
+from tests.fakes import FakeMemory, FakeSource, FakeWorld, a_repository
+from tests.reconciler.test_cli import CliRunner, app
+
+
+@dataclass
+class FakeRunning:
+    """The other reconciler."""
+
+    heard: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
+    refuses: str = ""
+
+    async def order(self, method: str, arguments: Any) -> Any:
+        if self.refuses:
+            raise OrderRefused(self.refuses)
+        self.heard.append((method, dict(arguments)))
+
+    async def me(self) -> str:
+        return "anna@example.org"
+
+
+@dataclass
+class Lab:
+    fake: FakeWorld
+    home: Path
+    running: FakeRunning = field(default_factory=FakeRunning)
+
+    def run(self, *words: str) -> Any:
+        """One command, as a process of its own would see the world."""
+        fake = self.fake
+        there = Hypha(fake.artifacts, fake.runtime, None, fake.memory, self.running)
+        lease = Lease("lab", settle_s=0.0)
+        world = World(fake.source, lambda _: there, fake.secrets, lease=lease, at=self._at)
+        return CliRunner().invoke(app, [*words, "--home", str(self.home)], obj=world)
+
+    def _at(self, commit: str) -> Source:
+        return self.fake.source.at(commit)
+
+    def push(self, text: str) -> str:
+        commit = self.fake.source.commit({"apps/one/main.py": MAIN.replace("pong", text)})
+        assert self.run("apply", "--auto-approve").exit_code == 0
+        return commit
+
+    @property
+    def memory(self) -> FakeMemory:
+        assert self.fake.memory
+        return self.fake.memory
+
+    @property
+    def version(self) -> str:
+        spec = self.fake.runtime.apps["one"].spec
+        assert spec
+        return spec.version
+
+
+MAIN = ""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    global MAIN
+    files = a_repository("one", "two")
+    MAIN = files["apps/one/main.py"]
+    made = Lab(FakeWorld(FakeSource(files), memory=FakeMemory()), tmp_path)
+    assert made.run("apply", "--auto-approve").exit_code == 0
+    return made
+
+
+def held_by_another(lab: Lab) -> None:
+    now = time.time()
+    lab.memory.remembered = Remembered(Holder("lab@node7", "node7", 7, 3, now, now))
+
+
+def test_a_suspended_app_is_left_alone_until_it_is_resumed(lab: Lab) -> None:
+    before = lab.version
+    assert lab.run("suspend", "one", "--reason", "measuring").exit_code == 0
+    lab.fake.source.commit({"apps/one/main.py": MAIN + "# new\n"})
+    shown = lab.run("apply", "--auto-approve")
+    assert lab.version == before
+    assert "Suspended" in shown.stderr and "measuring" in shown.stderr and "anna@example.org" in shown.stderr
+    assert lab.run("resume", "one").exit_code == 0
+    lab.run("apply", "--auto-approve")
+    assert lab.version != before
+
+
+def test_resuming_what_nobody_suspended_says_so(lab: Lab) -> None:
+    result = lab.run("resume", "one")
+    assert result.exit_code == 1 and "nobody suspended one" in result.stderr
+
+
+def test_rollback_brings_the_last_content_back_without_an_upload_and_holds_until_git_moves(lab: Lab) -> None:
+    first = lab.version
+    lab.push("second")
+    second = lab.version
+    lab.fake.artifacts.calls.clear()
+    result = lab.run("rollback", "one", "--reason", "masks are empty")
+    assert result.exit_code == 0, result.output
+    assert lab.version == first and not lab.fake.artifacts.writes
+    lab.run("apply", "--auto-approve")
+    assert lab.version == first, "a pass must not bring back what was rolled back"
+    lab.push("third")
+    assert lab.version not in (first, second)
+
+
+def test_rollback_to_a_commit_that_never_had_the_app_is_refused(lab: Lab) -> None:
+    old = lab.fake.source.commit(dict.fromkeys(("apps/one/main.py", "apps/one/manifest.yaml")))
+    lab.fake.source.commit(a_repository("one", "two"))
+    before = lab.version
+    result = lab.run("rollback", "one", "--to", old)
+    assert result.exit_code == 1 and "has no valid one" in result.stderr and lab.version == before
+
+
+def test_rollback_without_a_history_asks_for_the_commit(lab: Lab) -> None:
+    lab.memory.entries.clear()
+    result = lab.run("rollback", "one")
+    assert result.exit_code == 1 and "--to COMMIT" in result.stderr
+
+
+def test_a_pin_ends_with_resume(lab: Lab) -> None:
+    lab.push("second")
+    second = lab.version
+    lab.run("rollback", "one")
+    assert lab.version != second
+    assert lab.run("resume", "one").exit_code == 0
+    lab.run("apply", "--auto-approve")
+    assert lab.version == second
+
+
+def test_a_plan_that_waits_for_approval_is_carried_out_by_nobody_but_who_is_told_so(lab: Lab) -> None:
+    files = a_repository("one", "two", cluster="policy: {apply: manual}\n")
+    lab.fake.source.commit({**files, "apps/one/main.py": MAIN + "# new\n"})
+    before = lab.version
+    refused = lab.run("apply", "--auto-approve")
+    assert refused.exit_code == 3 and "reconcile approve p-" in refused.stderr and lab.version == before
+    plan_id = next(word for word in refused.stderr.split() if word.startswith("p-")).rstrip(".,;")
+    assert lab.run("approve", "p-0000000-00000000").exit_code == 1
+    assert lab.run("approve", plan_id).exit_code == 0
+    assert lab.run("apply", "--auto-approve").exit_code == 0 and lab.version != before
+
+
+def test_an_order_goes_to_the_one_who_keeps_the_cluster(lab: Lab) -> None:
+    held_by_another(lab)
+    result = lab.run("suspend", "one", "--reason", "measuring", "--until", "2031-01-01T00:00:00")
+    assert result.exit_code == 0 and "told to lab@node7" in result.stdout
+    [(method, arguments)] = lab.running.heard
+    assert method == "suspend" and arguments["app_id"] == "one" and arguments["until"].startswith("20")
+    assert not lab.memory.remembered.orders
+
+
+def test_what_the_other_one_refuses_is_an_error(lab: Lab) -> None:
+    held_by_another(lab)
+    lab.running.refuses = "bob@example.org may not suspend"
+    result = lab.run("suspend", "one", "--reason", "x")
+    assert result.exit_code == 1 and "may not suspend" in result.stderr
+
+
+def test_sp_09_a_persons_app_is_taken_over_only_when_git_says_so(lab: Lab) -> None:
+    running = lab.fake.runtime.apps["one"]
+    person = Provenance(owner="user:anna", source="x", commit="y", by="anna@example.org")
+    lab.fake.runtime.apps["one"] = running.model_copy(update={"provenance": person})
+    lab.run("apply", "--auto-approve")
+    assert lab.fake.runtime.apps["one"].provenance == person
+    lab.fake.source.commit(a_repository("one", "two", one="    adopt: true\n"))
+    lab.run("apply", "--auto-approve")
+    taken = lab.fake.runtime.apps["one"].provenance
+    assert taken and (taken.owner, taken.adopts) == ("lab", "user:anna")
+    assert lab.fake.runtime.apps["one"].replicas == running.replicas, "nothing was restarted"
+
+
+def test_sp_08_another_reconcilers_app_is_never_taken_over(lab: Lab) -> None:
+    running = lab.fake.runtime.apps["one"]
+    assert running.provenance
+    theirs = running.provenance.model_copy(update={"owner": "other-lab"})
+    lab.fake.runtime.apps["one"] = running.model_copy(update={"provenance": theirs})
+    lab.fake.source.commit(a_repository("one", "two", one="    adopt: true\n"))
+    lab.run("apply", "--auto-approve")
+    assert lab.fake.runtime.apps["one"].provenance == theirs
+
+
+def test_orders_of_one_kind_replace_each_other(lab: Lab) -> None:
+    lab.run("suspend", "one", "--reason", "first")
+    lab.run("suspend", "one", "--reason", "second")
+    suspensions = [order for order in lab.memory.remembered.orders if order.kind is OrderKind.SUSPEND]
+    assert [order.reason for order in suspensions] == ["second"]
+    assert suspensions[0].by == "anna@example.org"
