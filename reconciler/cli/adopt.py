@@ -21,6 +21,7 @@ from reconciler.planning.declare import declare
 
 CLUSTER_FILE = "cluster.yaml"
 
+
 class NotAdopted(ReconcilerError):
     """An app that cannot be written into this repository."""
 

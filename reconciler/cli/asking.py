@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from rich.table import Table
 
@@ -29,10 +30,11 @@ FINAL = frozenset(
         Reason.CODE_MISMATCH,
         Reason.INVALID_DECLARATION,
         Reason.OWNERSHIP_CONFLICT,
-        Reason.ROLLED_BACK,
     }
 )
 """Reasons that waiting does not change."""
+AS_IT_SHOULD_BE = ("Synced Healthy", "RolledBack Healthy")
+"""As git says, or as somebody ordered who rolled it back."""
 
 
 async def explain(place: Place, app_id: str, screen: Screen, *, as_json: bool) -> int:
@@ -71,7 +73,7 @@ async def wait(place: Place, app_ids: Collection[str], screen: Screen, *, timeou
             if now != told:
                 screen.note(now or "there are no apps to wait for")
             told = now
-            if seen and all(state == "Synced Healthy" for state in states.values()):
+            if seen and all(state in AS_IT_SHOULD_BE for state in states.values()):
                 return 0
             if seen and any(held.reason in FINAL for held in seen.plan.held if held.app_id in states):
                 screen.result("\nNext: " + " or ".join(f"reconcile explain {app}" for app in _unwell(states)))
@@ -85,11 +87,16 @@ async def wait(place: Place, app_ids: Collection[str], screen: Screen, *, timeou
 def _states(seen: Look, app_ids: Collection[str]) -> dict[str, str]:
     wanted = set(app_ids) or seen.desired.apps.keys() | seen.desired.broken.keys()
     apps = drift.report(seen.plan, seen.live)["apps"]
-    return {app["id"]: f"{app['sync']} {app['health']}" for app in apps if app["id"] in wanted}
+    return {app["id"]: _state(app) for app in apps if app["id"] in wanted}
+
+
+def _state(app: Mapping[str, Any]) -> str:
+    back = app["reason"] == Reason.ROLLED_BACK and not app["changes"]
+    return f"{'RolledBack' if back else app['sync']} {app['health']}"
 
 
 def _unwell(states: dict[str, str]) -> Iterable[str]:
-    return [app_id for app_id, state in sorted(states.items()) if state != "Synced Healthy"]
+    return [app_id for app_id, state in sorted(states.items()) if state not in AS_IT_SHOULD_BE]
 
 
 async def _seen(place: Place, app_ids: Collection[str], screen: Screen) -> Look:

@@ -233,6 +233,8 @@ def _is_drift(wanted: DesiredApp, app: AppState, fields: frozenset[str], desired
         return False
     if came_from.commit == wanted.provenance.commit:  # not the newest one, for an app that was rolled back
         return True
+    if wanted.provenance.commit != desired.revision.id:
+        return False  # somebody has just rolled it back
     last = (desired.changed or {}).get(CLUSTER_FILE)
     return last is not None and came_from.commit == last[0] and came_from.tree == wanted.provenance.tree
 

@@ -17,6 +17,7 @@ from reconciler.planning.live import LiveState
 from reconciler.planning.render_text import effect_text
 from reconciler.planning.shown import at, count, plain
 from reconciler.planning.steps import Change, Held, Plan, Step
+from reconciler.planning.suspending import suspended
 from reconciler.planning.why import by_hand, commit_of
 
 LOG_LINES = 20
@@ -53,11 +54,20 @@ def explain(app_id: str, desired: DesiredState, live: LiveState, plan: Plan) -> 
         *_said(running),
         *_proof(running),
         *_to_come(step, held),
+        *_left_alone(app_id, wanted, desired, live),
         *(("held", said) for back, said in plan.rolled_back if back == app_id),
         *([("waits", f"{plan.gate.reason}: {plain(plan.gate.message)}")] if plan.gate and step else []),
         ("next", _next(app_id, step, held, ok)),
     ]
     return Story(app_id, ok, tuple(rows))
+
+
+def _left_alone(
+    app_id: str, wanted: DesiredApp | None, desired: DesiredState, live: LiveState
+) -> Iterator[tuple[str, str]]:
+    """Also of an app that is as git wants it: so it will stay, whatever git says next."""
+    if said := suspended(app_id, wanted, live, desired.revision.id):
+        yield "suspended", f"{said.message}; to end it: {said.fix}"
 
 
 def trace(app_id: str, desired: DesiredState, live: LiveState) -> Story:

@@ -197,3 +197,22 @@ def test_orders_of_one_kind_replace_each_other(lab: Lab) -> None:
     suspensions = [order for order in lab.memory.remembered.orders if order.kind is OrderKind.SUSPEND]
     assert [order.reason for order in suspensions] == ["second"]
     assert suspensions[0].by == "anna@example.org"
+
+
+def test_who_waits_for_a_rolled_back_app_waits_for_what_was_ordered(lab: Lab) -> None:
+    lab.push("second")
+    lab.run("rollback", "one")
+    assert lab.run("wait", "one", "--timeout", "5").exit_code == 0
+
+
+def test_a_rollback_is_no_drift(lab: Lab) -> None:
+    lab.fake.source.commit(a_repository("one", "two", one="    max_ongoing_requests: 3\n"))
+    lab.run("apply", "--auto-approve")
+    lab.run("rollback", "one")
+    assert [entry.what for entry in lab.memory.entries if "drift" in entry.what] == []
+
+
+def test_an_app_that_is_as_git_wants_it_tells_that_it_is_suspended(lab: Lab) -> None:
+    lab.run("suspend", "one", "--reason", "measuring")
+    told = lab.run("explain", "one").stdout
+    assert "Synced, Healthy" in told and "measuring" in told and "reconcile resume one" in told
