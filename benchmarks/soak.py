@@ -7,7 +7,8 @@ after the other, in an order that the seed decides, each kind before any comes a
 an app more, an app less, a version that does not start, a revert), changes by hand through the worker's service, and
 kills (-9 of the worker, of the reconciler and of a replica, the reconciler paused, Hypha restarted), half of the kills
 within a second of a push. Two callers call two apps all the while. Announced interruptions, in which a call may fail,
-are: Hypha is down, and the only replica of the called app was killed by us.
+are: Hypha is down, and the only replica of the called app was killed by us. The worker and the reconciler are killed in
+the first half only, so that each has a life that is long enough to draw a line through its memory.
 """
 
 from __future__ import annotations
@@ -370,6 +371,16 @@ class Soak:
 
     # ── the whole of it ────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _next(self, bag: list[str], *, late: bool) -> str:
+        """Of what is left of the bag, refilled when empty."""
+        kinds = self.happenings.keys() - ({"worker killed", "reconciler killed"} if late else set())
+        while not (bag and bag[-1] in kinds):
+            if bag:
+                bag.pop()
+            else:
+                bag += self.dice.sample(sorted(self.happenings), len(self.happenings))
+        return bag.pop()
+
     async def run(self, seconds: float) -> None:
         self.repository.begin()
         await self.start_reconciler()
@@ -381,10 +392,8 @@ class Soak:
                 asyncio.create_task(self.calls.keep_calling(CALLED[1], lambda: self._by_http(http), CALL_EVERY_S)),
             ]
             bag: list[str] = []
-            while time.monotonic() < until:
-                if not bag:
-                    bag = self.dice.sample(sorted(self.happenings), len(self.happenings))
-                await self._happen(bag.pop())
+            while (left := until - time.monotonic()) > 0:
+                await self._happen(self._next(bag, late=left < seconds / 2))
             await asyncio.sleep(5)
             for caller in callers:
                 caller.cancel()

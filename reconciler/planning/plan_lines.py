@@ -20,10 +20,10 @@ def lines(plan: Plan, created_at: str) -> Iterator[dict[str, Any]]:
     """Each is one line."""
     document = plan_file.to_json(plan, created_at)
     version = document["format_version"]
-    yield {"type": "plan_started", "format_version": version, **{name: document[name] for name in _HEAD}}
+    yield {"event": "plan_started", "format_version": version, **{name: document[name] for name in _HEAD}}
     for name, kind in _LISTS.items():
-        yield from ({"type": kind, **item} for item in document[name])
-    yield from ({"type": "unseen", **item} for item in document["live"]["unseen"])
+        yield from ({"event": kind, **item} for item in document[name])
+    yield from ({"event": "unseen", **item} for item in document["live"]["unseen"])
     rest = document.keys() - {"format_version", "live", *_HEAD, *_LISTS}
     live = {"complete": document["live"]["complete"], "live_digest": document["live"]["digest"]}
-    yield {"type": "summary", **live, **{name: document[name] for name in sorted(rest)}}
+    yield {"event": "summary", **live, **{name: document[name] for name in sorted(rest)}}

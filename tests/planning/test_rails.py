@@ -189,9 +189,9 @@ def test_a_plan_as_lines_says_what_its_document_says() -> None:
     made = plan(desired, live, {})
     lines = [json.loads(json.dumps(line)) for line in plan_lines.lines(made, "2026-11-03T10:00:00+00:00")]
     document = saved(made)
-    assert (lines[0]["type"], lines[-1]["type"]) == ("plan_started", "summary")
+    assert (lines[0]["event"], lines[-1]["event"]) == ("plan_started", "summary")
     assert lines[0]["id"] == made.id and lines[-1]["summary"] == document["summary"]
-    told = {kind: [line for line in lines if line["type"] == kind] for kind in ("planned", "held")}
+    told = {kind: [line for line in lines if line["event"] == kind] for kind in ("planned", "held")}
     assert [line["address"] for line in told["planned"]] == [step["address"] for step in document["steps"]]
     assert [line["app_id"] for line in told["held"]] == ["gone-0"]
     said = {name for line in lines for name in line}
@@ -201,5 +201,5 @@ def test_a_plan_as_lines_says_what_its_document_says() -> None:
 def test_what_was_not_seen_is_a_line() -> None:
     desired, _ = a_world(an_app())
     lines = list(plan_lines.lines(plan(desired, a_live(unseen=["apps"]), {}), ""))
-    assert {"type": "unseen", "what": "apps", "why": "no answer within 10 s"} in lines
+    assert {"event": "unseen", "what": "apps", "why": "no answer within 10 s"} in lines
     assert lines[-1]["complete"] is False
