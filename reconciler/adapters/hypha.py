@@ -11,8 +11,10 @@ import contextlib
 import importlib
 import logging
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from types import ModuleType
 from typing import Any, cast
 
 from reconciler.errors import Unreachable
@@ -130,7 +132,7 @@ class HyphaSession:
             return self._server
 
     async def _connect(self) -> Any:
-        connect_to_server: Any = importlib.import_module("hypha_rpc").connect_to_server  # late: it takes 0.4 s
+        connect_to_server: Any = _hypha_rpc().connect_to_server
         for name in ("RPC", "websocket-client"):  # each of their warnings reaches us as an exception, too
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -166,6 +168,18 @@ class HyphaSession:
                     f"{self._url}: {question}: {remote.message[:200]}", hint="Try again; nothing was assumed."
                 ) from None
             raise remote from None
+
+
+def _hypha_rpc() -> Any:
+    """The library; late, because it takes its time. Without WebRTC, which a reconciler never speaks, where that is
+    installed for the worker's sake: it would cost another 25 MiB and 0.2 s."""
+    if "hypha_rpc" in sys.modules or "aiortc" in sys.modules:
+        return importlib.import_module("hypha_rpc")
+    sys.modules["aiortc"] = cast("ModuleType", None)  # says to `import` that there is none
+    try:
+        return importlib.import_module("hypha_rpc")
+    finally:
+        del sys.modules["aiortc"]
 
 
 def plain(value: Any) -> Any:

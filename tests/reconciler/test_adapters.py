@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import httpx
 import pytest
 import stamina
@@ -45,3 +48,13 @@ async def test_a_refusal_fails_the_step_without_its_signed_address() -> None:
     with pytest.raises(StepFailed, match=r"main\.py: HTTP 403") as error:
         await put(403)
     assert "SECRET" not in str(error.value)
+
+
+def test_webrtc_is_not_loaded_for_a_reconciler_and_stays_there_for_others() -> None:
+    """25 MiB that nothing of it uses, in a process that runs for years."""
+    code = (
+        "import sys; from reconciler.adapters.hypha import _hypha_rpc; "
+        "assert _hypha_rpc().connect_to_server and 'av' not in sys.modules; import aiortc; assert 'av' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
