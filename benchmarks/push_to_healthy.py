@@ -56,7 +56,7 @@ class Slow:
         return "{version}"
 """
 BARE = """
-import asyncio, sys, time
+import sys, time
 import ray
 from hypha_rpc.utils.schema import schema_method
 from ray import serve
@@ -66,8 +66,8 @@ serve.start(http_options={"location": "NoServer"})
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.1})
 class Slow:
-    async def __init__(self):
-        await asyncio.sleep(float(sys.argv[3]))
+    def __init__(self, seconds):
+        time.sleep(seconds)
 
     @schema_method
     async def ping(self) -> str:
@@ -75,7 +75,7 @@ class Slow:
 
 for number in range(int(sys.argv[2]) + 1):
     begin = time.perf_counter()
-    serve.run(Slow.bind(), name=f"bare-{number}", route_prefix=None)
+    serve.run(Slow.bind(float(sys.argv[3])), name=f"bare-{number}", route_prefix=None)
     assert serve.get_app_handle(f"bare-{number}").ping.remote().result() == "pong"
     if number:  # the first one wakes Ray's idle workers
         print("seconds", time.perf_counter() - begin, flush=True)
