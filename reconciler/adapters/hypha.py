@@ -19,12 +19,14 @@ from typing import Any, cast
 
 from reconciler.errors import Unreachable
 
+_PEER_GONE = re.compile(r"peer .* is not connected|Method (expired or )?not found|is not available", re.IGNORECASE)
 _GONE = re.compile(
-    r"not connected|Method (expired or )?not found|Session not found|Connection (was|is|lost|closed)|"
-    r"Client disconnected|is not available",
-    re.IGNORECASE,
+    r"not connected|Session not found|Connection (was|is|lost|closed)|Client disconnected", re.IGNORECASE
 )
-_LOST = (ConnectionError, OSError, asyncio.TimeoutError)
+_LOST = (ConnectionError, OSError)
+_AFTER_RESTART_S = 3.0
+"""What was asked before the server was restarted is answered within that time, or never."""
+_ALIVE_WITHIN_S = 5.0
 
 
 class RemoteError(Exception):
@@ -68,6 +70,7 @@ class HyphaSession:
         self._url = "Hypha"
         self._services: dict[str, Any] = {}
         self._connecting = asyncio.Lock()
+        self._restarted = asyncio.Event()
 
     async def workspace(self) -> str:
         """The workspace we are in."""
@@ -81,13 +84,14 @@ class HyphaSession:
     async def ask(self, service_id: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
         """Call one method and return plain values. Raises Unreachable or RemoteError."""
         question = f"{service_id.split('/')[-1]}.{method}"
+        server = await self.connection()
         service = await self.service(service_id)
         try:
             call: Callable[..., Awaitable[Any]] = getattr(service, method)
         except AttributeError:
             raise RemoteError("AttributeError", f"{service_id} has no method {method}") from None
         try:
-            return await self._answered(question, call(**arguments), timeout_s)
+            return await self._answered(server, question, call(**arguments), timeout_s)
         except Unreachable:
             self._services.pop(service_id, None)
             raise
@@ -98,7 +102,7 @@ class HyphaSession:
             server = await self.connection()
             try:
                 found = await self._answered(
-                    f"get_service({service_id})", server.get_service(service_id), 20.0, raw=True
+                    server, f"get_service({service_id})", server.get_service(service_id), 20.0, raw=True
                 )
             except RemoteError as error:
                 if "Multiple services" in error.message:
@@ -113,8 +117,14 @@ class HyphaSession:
     async def register(self, service: dict[str, Any]) -> str:
         """Offer a service of ours; returns its full id."""
         server = await self.connection()
-        registered = await self._answered("register_service", server.register_service(service, overwrite=True), 30.0)
+        registering = server.register_service(service, overwrite=True)
+        registered = await self._answered(server, "register_service", registering, 30.0)
         return str(registered["id"])
+
+    async def _drop(self, server: Any) -> None:
+        """Hang up, if it is still this connection: a late trouble of an older one is none of a newer one's."""
+        if self._server is server:
+            await self.close()
 
     async def close(self) -> None:
         """Hang up; the next question connects again."""
@@ -142,32 +152,75 @@ class HyphaSession:
         config = {**said, "server_url": self._url, "method_timeout": 60, "logger": None}
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                return await connect_to_server(
-                    {key: value for key, value in config.items() if value is not None} | {"logger": None}
-                )
+                server = await connect_to_server(config)
+            server.rpc.on("manager_refreshed", self._note_restart)
+            return server
         except TimeoutError:
             reason, hint = f"no answer in {self._connect_timeout_s:g} s", "Is the server up, and the URL right?"
         except Exception as error:  # whatever hypha-rpc raises while connecting: nobody is reached
             reason, hint = _why_not_connected(error)
         raise Unreachable(f"cannot connect to Hypha at {self._url}: {reason}", hint=hint)
 
-    async def _answered(self, question: str, call: Awaitable[Any], timeout_s: float, *, raw: bool = False) -> Any:
+    def _note_restart(self, _: Any) -> None:
+        """hypha-rpc has connected again by itself: what was asked of the server before is lost with it."""
+        self._services.clear()
+        self._restarted.set()
+        self._restarted = asyncio.Event()
+
+    async def _answered(
+        self, server: Any, question: str, call: Awaitable[Any], timeout_s: float, *, raw: bool = False
+    ) -> Any:
+        """The connection is shared. So it is given up for its own trouble only, not because one peer is gone or slow:
+        that would take the others' answers and the services that we offer along."""
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await call
+                answer = await _unless_restarted(self._restarted, call)
             return answer if raw else plain(answer)
+        except _Restarted:
+            why = "the server was restarted meanwhile"
+        except TimeoutError:
+            why = f"no answer in {timeout_s:g} s"
+            if not await _alive(server):
+                await self._drop(server)
         except _LOST as error:
-            await self.close()
-            why = f"no answer in {timeout_s:g} s" if isinstance(error, TimeoutError) else f"connection lost ({error})"
-            raise Unreachable(f"{self._url}: {question}: {why}", hint="Try again; nothing was assumed.") from None
+            why = f"connection lost ({error})"
+            await self._drop(server)
         except Exception as error:  # hypha-rpc has one type for everything the other side raises
             remote = RemoteError.read(error)
-            if _GONE.search(remote.message):
-                await self.close()
-                raise Unreachable(
-                    f"{self._url}: {question}: {remote.message[:200]}", hint="Try again; nothing was assumed."
-                ) from None
-            raise remote from None
+            why = remote.message[:200]
+            if not _PEER_GONE.search(remote.message):
+                if not _GONE.search(remote.message):
+                    raise remote from None
+                await self._drop(server)
+        raise Unreachable(f"{self._url}: {question}: {why}", hint="Try again; nothing was assumed.")
+
+
+class _Restarted(Exception):
+    """The server was restarted while it was asked."""
+
+
+async def _unless_restarted(restarted: asyncio.Event, call: Awaitable[Any]) -> Any:
+    """The answer. Raises _Restarted when the server went and came back, and the answer does not come soon after."""
+    asked, again = asyncio.ensure_future(call), asyncio.ensure_future(restarted.wait())
+    try:
+        await asyncio.wait({asked, again}, return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            await asyncio.wait({asked}, timeout=_AFTER_RESTART_S)
+        if not asked.done():
+            raise _Restarted
+        return asked.result()
+    finally:
+        again.cancel()
+        asked.cancel()
+
+
+async def _alive(server: Any) -> bool:
+    """Whether the server still answers on this connection."""
+    try:
+        await asyncio.wait_for(server.echo("?"), _ALIVE_WITHIN_S)
+    except Exception:  # of whatever kind: it does not
+        return False
+    return True
 
 
 def _hypha_rpc() -> Any:
