@@ -187,6 +187,7 @@ def test_a_spec_is_total() -> None:
         "commit": COMMIT,
         "path": "apps/demo-app",
         "tree": tree,
+        "adopts": None,
         "by": None,
     }
     assert app.where == Location("cluster.yaml", 3, 3)
