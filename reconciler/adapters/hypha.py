@@ -19,14 +19,15 @@ from typing import Any, cast
 
 from reconciler.errors import Unreachable
 
-_PEER_GONE = re.compile(r"peer .* is not connected|Method (expired or )?not found|is not available", re.IGNORECASE)
 _GONE = re.compile(
-    r"not connected|Session not found|Connection (was|is|lost|closed)|Client disconnected", re.IGNORECASE
+    r"not connected|Method (expired or )?not found|Session not found|Connection (was|is|lost|closed)|"
+    r"Client disconnected|is not available",
+    re.IGNORECASE,
 )
 _LOST = (ConnectionError, OSError)
 _AFTER_RESTART_S = 3.0
 """What was asked before the server was restarted is answered within that time, or never."""
-_ALIVE_WITHIN_S = 5.0
+_ALIVE_WITHIN_S = 3.0
 
 
 class RemoteError(Exception):
@@ -180,18 +181,16 @@ class HyphaSession:
             why = "the server was restarted meanwhile"
         except TimeoutError:
             why = f"no answer in {timeout_s:g} s"
-            if not await _alive(server):
-                await self._drop(server)
         except _LOST as error:
             why = f"connection lost ({error})"
-            await self._drop(server)
         except Exception as error:  # hypha-rpc has one type for everything the other side raises
             remote = RemoteError.read(error)
             why = remote.message[:200]
-            if not _PEER_GONE.search(remote.message):
-                if not _GONE.search(remote.message):
-                    raise remote from None
-                await self._drop(server)
+            if not _GONE.search(remote.message):
+                raise remote from None
+        # Ours, or the peer's? hypha-rpc says both in the same words; the connection itself knows.
+        if not await _alive(server):
+            await self._drop(server)
         raise Unreachable(f"{self._url}: {question}: {why}", hint="Try again; nothing was assumed.")
 
 
