@@ -21,6 +21,8 @@ log = logging.getLogger("ray.serve")
 LOOK_EVERY_S = 3.0
 DRAIN_S = 10.0
 """Less than the next one waits (lease.py) and than Serve gives us (deploy.py)."""
+QUIET_S = 0.025
+"""Long enough for the answers of calls that have ended to be on their way."""
 
 
 class Gateway:
@@ -93,10 +95,13 @@ class Gateway:
         if self._retired:
             return
         self._retired = True
-        deadline = time.monotonic() + DRAIN_S
-        # Looked at once in a process's life; an event would cost every call.
-        while any(calls.in_flight for calls in self._calls.values()) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        # Looked at once in a process's life; an event would cost every call. A call ends before its answer is sent.
+        now = busy = time.monotonic()
+        deadline = now + DRAIN_S
+        while now - busy < QUIET_S and now < deadline:
+            await asyncio.sleep(QUIET_S / 5)
+            now = time.monotonic()
+            busy = now if any(calls.in_flight for calls in self._calls.values()) else busy
         await asyncio.gather(*(calls.peers.close() for calls in self._calls.values() if calls.peers is not None))
         await self._session.stop()
         await self._lease.let_go()
