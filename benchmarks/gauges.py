@@ -42,7 +42,10 @@ class Gauge:
 
     @property
     def lives(self) -> list[list[tuple[float, float, int]]]:
-        return [life for life in self.samples.values() if life[-1][0] - life[0][0] >= ENOUGH_S]
+        """Those of which there is enough; of a long one without its first third, in which caches fill and allocators
+        find their size."""
+        enough = [life for life in self.samples.values() if life[-1][0] - life[0][0] >= ENOUGH_S]
+        return [life[len(life) // 3 :] if life[-1][0] - life[0][0] >= 3 * ENOUGH_S else life for life in enough]
 
     def rise_per_s(self, what: int) -> float:
         """Slope of one line through all lives, each at a height of its own (least squares)."""

@@ -15,8 +15,10 @@ from reconciler.ports import Progress, SecretValues, StepFailed
 
 Model = TypeVar("Model", bound=BaseModel)
 
-WAIT_S = 20.0
+WAIT_S = 10.0
 """Seconds one question about an environment may stay open before it is asked again."""
+LATE_S = 15.0
+"""So much later than that it is lost: asked of a worker that was killed, and whose successor has its address."""
 
 
 class WorkerRuntime:
@@ -40,7 +42,7 @@ class WorkerRuntime:
         wanted = spec.model_dump(mode="json")
         with side_effect(f"prepare {spec.app_id}/prepare_app"):
             while True:
-                answer = await self._ask("prepare_app", WAIT_S + self._timeout_s, spec=wanted, wait_s=WAIT_S)
+                answer = await self._ask("prepare_app", WAIT_S + LATE_S, spec=wanted, wait_s=WAIT_S)
                 prepared = _read(Prepared, answer, self._service_id)
                 if prepared.done:
                     return prepared
