@@ -27,6 +27,7 @@ class Provenance(Closed):
     commit: str = Field(description="Commit id; with `+worktree` when uncommitted files were deployed.")
     path: str | None = Field(default=None, description="Folder of the app in the repository.")
     tree: str | None = Field(default=None, description="Git tree id of that folder.")
+    digest: str | None = Field(default=None, description="Of the spec that the owner asked for.")
     adopts: str | None = Field(default=None, description="Owner, a person, that the app was taken over from.")
     by: str | None = Field(default=None, description="Who did it by hand, id or e-mail; None: the owner itself.")
 

@@ -69,6 +69,14 @@ GnupgHome = Annotated[
     Path | None,
     typer.Option(envvar="RECONCILE_GNUPG_HOME", help="Only commits signed by a key of this GnuPG folder."),
 ]
+DenyPrivateHosts = Annotated[
+    bool,
+    typer.Option(
+        "--deny-private-hosts",
+        envvar="RECONCILE_DENY_PRIVATE_HOSTS",
+        help="Refuse a repository whose host is in a private network.",
+    ),
+]
 Targets = Annotated[
     list[str] | None, typer.Option("--target", metavar="APP", help="Only this app; may be given several times.")
 ]
@@ -87,7 +95,11 @@ Timeout = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log what is done, to stderr.")]
 
 _SOURCE = {"ref": (Ref, None), "path": (SubFolder, ""), "cluster": (Cluster, CLUSTER_FILE)}
-_TRUST = {"allowed_signers": (AllowedSigners, None), "gnupg_home": (GnupgHome, None)}
+_TRUST = {
+    "allowed_signers": (AllowedSigners, None),
+    "gnupg_home": (GnupgHome, None),
+    "deny_private_hosts": (DenyPrivateHosts, False),
+}
 _HYPHA = {
     "server_url": (ServerUrl, None),
     "workspace": (Workspace, None),
@@ -120,6 +132,7 @@ def placed(
             trust = Trust(given.pop("allowed_signers"), given.pop("gnupg_home"))
             screen = _screen(given.pop("no_color"), given.pop("verbose"), talkative=talkative)
             where = {name: given.pop(name) for name in (before | _HYPHA) if name in given}
+            where["deny_private_hosts"] = given.pop("deny_private_hosts")
             place = Place(repo, **where, home_option=given.pop("home"), trust=trust, world=ctx.obj)
             command(place, screen, **given)
 

@@ -45,6 +45,7 @@ class Place:
     worker: str | None = None
     token_file: Path | None = None
     trust: Trust = EVERYBODY
+    deny_private_hosts: bool = False
     world: World | None = None
     """The outside, when it is given and not to be made."""
 
@@ -80,8 +81,9 @@ class Place:
             ("--worker", self.worker),
             ("--token-file", self.token_file),
         ]
+        flags = [("--deny-private-hosts", self.deny_private_hosts), ("--worktree", self.worktree)]
         words = [self.repository, *(f"{name} {value}" for name, value in said if value)]
-        return " ".join([*words, *(["--worktree"] if self.worktree else [])])
+        return " ".join([*words, *(name for name, said in flags if said)])
 
     def hypha_of(self, cluster: ClusterSpec) -> HyphaSpec:
         """What cluster.yaml says, but for what the command line says."""
@@ -150,6 +152,7 @@ def _source(place: Place) -> Source:
         mirror_dir=place.home / "mirrors",
         worktree=place.worktree,
         trust=place.trust,
+        deny_private_hosts=place.deny_private_hosts,
     )
 
 

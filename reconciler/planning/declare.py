@@ -338,6 +338,7 @@ class _Instance:
                 commit=self.tree.revision.id,
                 path=instance.source,
                 tree=code.folder.tree if code else None,
+                digest=spec.digest(),
             ),
             code=code,
             where=Location(place[0], *place[1][:2]),

@@ -231,6 +231,8 @@ def _is_drift(wanted: DesiredApp, app: AppState, fields: frozenset[str], desired
         return False
     if came_from is None or desired.revision.worktree or not fields - {SECRET_VALUES, STATUS}:
         return False
+    if came_from.digest is not None and came_from.digest == wanted.spec.digest():
+        return True  # git asks for what it asked for, whatever was committed since
     if came_from.commit == wanted.provenance.commit:  # not the newest one, for an app that was rolled back
         return True
     if wanted.provenance.commit != desired.revision.id:

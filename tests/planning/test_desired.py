@@ -187,6 +187,7 @@ def test_a_spec_is_total() -> None:
         "commit": COMMIT,
         "path": "apps/demo-app",
         "tree": tree,
+        "digest": app.spec.digest(),
         "adopts": None,
         "by": None,
     }

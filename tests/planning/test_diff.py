@@ -151,6 +151,17 @@ def test_drift_is_what_no_commit_explains(deployed_from: str, changed: Any, drif
     assert between(running, an_app(), changed=changed).drift is drift
 
 
+@pytest.mark.parametrize("asked_then", ["the same", "something else"])
+def test_a_hand_is_told_from_a_commit_by_what_was_asked_for_whatever_was_committed_since(asked_then: str) -> None:
+    wanted = an_app()
+    digest = wanted.spec.digest() if asked_then == "the same" else "0" * 64
+    by_hand = a_status(an_app(commit=OLD_COMMIT, max_ongoing_requests=7))
+    assert by_hand.provenance
+    origin = by_hand.provenance.model_copy(update={"digest": digest})
+    running = by_hand.model_copy(update={"provenance": origin})
+    assert between(running, wanted).drift is (asked_then == "the same")
+
+
 def test_uncommitted_files_make_nothing_drift() -> None:
     running = an_app(commit=COMMIT + "+worktree", max_ongoing_requests=50)
     assert not between(running, an_app(), revision=a_revision(worktree=True)).drift
