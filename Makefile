@@ -20,7 +20,8 @@ lint: setup
 	.venv/bin/lint-imports
 
 bench: setup
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; .venv/bin/python $$script; done
+	set -e; for script in $$(grep -l __main__ benchmarks/*.py); do \
+	  name=$$(basename $$script .py); echo "== $$name"; .venv/bin/python -m benchmarks.$$name; done
 
 clean:  ## Everything that `make` made. What the embedded default keeps (.bioengine) stays.
 	rm -rf .venv .venv-hypha .uv dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

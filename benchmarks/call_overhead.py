@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from hypha_rpc import connect_to_server
-from stage import Stage, manifest, stage
+
+from benchmarks.stage import Stage, manifest, stage
 
 APP = """
 from hypha_rpc.utils.schema import schema_method

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from stage import Stage, manifest, stage
+from benchmarks.stage import Stage, manifest, stage
 
 APP = """
 from hypha_rpc.utils.schema import schema_method

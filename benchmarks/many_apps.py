@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-from stage import Stage, manifest, stage
 
+from benchmarks.stage import Stage, manifest, stage
 from bioengine_runtime.local.home import HOME_MARKER, Home
 
 APP = """

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import httpx
-from stage import Stage, manifest, stage
+
+from benchmarks.stage import Stage, manifest, stage
 
 APP = """
 import asyncio

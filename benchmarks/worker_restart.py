@@ -17,9 +17,9 @@ import statistics
 import time
 
 import httpx
-from rolling_update import Record, caller, callers
-from stage import Stage, manifest, stage
 
+from benchmarks.rolling_update import Record, caller, callers
+from benchmarks.stage import Stage, manifest, stage
 from bioengine_runtime.local.home import Home
 from bioengine_runtime.local.state import read_state
 
