@@ -149,7 +149,7 @@ def test_only_the_computed_part_of_an_option_is_unknown() -> None:
         "True + True",
     ],
 )
-def test_what_only_running_would_tell_is_unknown(value: str) -> None:
+def test_sp_02_what_only_running_would_tell_is_unknown(value: str) -> None:
     assert options(f"x={value}").unknown == ("x",)
 
 
