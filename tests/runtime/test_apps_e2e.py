@@ -358,6 +358,10 @@ async def test_another_worker_object_reads_everything_back(
     supervisor: Supervisor, artifacts: Artifacts, environment: WorkerEnvironment
 ):
     before = await supervisor.states()
+    await asyncio.sleep(2)
+    while (now := await supervisor.states()) != before:  # what was deployed a moment ago is still being called good
+        before = now
+        await asyncio.sleep(2)
     second = Supervisor(reader=artifacts, environment=environment)
     await second.start()
     try:
