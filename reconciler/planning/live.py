@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bioengine_runtime.contract.status import AppState, WorkerState
 from reconciler.planning.memory import NOTHING, Remembered
+from reconciler.planning.people import NOBODY, Person
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class LiveState:
     unseen: tuple[Unseen, ...] = ()
     remembered: Remembered | None = NOTHING
     observed_at: float = 0.0
+    ourselves: Person = NOBODY
+    """Who we are to Hypha; nobody, while it did not say so."""
     apps: Mapping[str, AppState] = field(init=False, repr=False, compare=False)
     """By app id; empty also when unseen."""
 

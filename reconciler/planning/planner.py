@@ -34,6 +34,7 @@ from reconciler.planning.ignoring import accepted
 from reconciler.planning.live import LiveState, Unseen
 from reconciler.planning.memory import Order
 from reconciler.planning.problems import Location, Problem
+from reconciler.planning.rights import permitted
 from reconciler.planning.rollbacks import gone_back, not_read
 from reconciler.planning.steps import (
     DeployApp,
@@ -91,8 +92,9 @@ def plan(
         rolled_back=tuple((app_id, rolled_back(pin)) for app_id, pin in sorted(back.items())),
         credentials=tuple(credentials(desired, live, fingerprints)),
     )
-    made = replace(made, id=plan_file.id_of(made))
-    return replace(made, gate=gate_of(made, desired.cluster.policy, live))
+    policy = desired.cluster.policy
+    made = permitted(replace(made, id=plan_file.id_of(made)), policy, live)
+    return replace(made, gate=gate_of(made, policy, live))
 
 
 def _orphans(desired: DesiredState, live: LiveState) -> Iterator[str]:

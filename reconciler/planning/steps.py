@@ -89,6 +89,7 @@ class Reason(StrEnum):
     OWNERSHIP_CONFLICT = "OwnershipConflict"
     PRUNE_BUDGET_EXCEEDED = "PruneBudgetExceeded"
     PRUNE_DISABLED = "PruneDisabled"
+    PRUNE_NOT_PERMITTED = "PruneNotPermitted"
     ROLLED_BACK = "RolledBack"
     SELF_HEAL_DISABLED = "SelfHealDisabled"
     SOURCE_EMPTY = "SourceEmpty"

@@ -86,6 +86,8 @@ def notes(
             yield f"{app_id} is being brought to what git says"
     for app_id, names in not_compared(desired, fingerprints, live):
         yield f"{app_id}: {count(len(names), 'secret')} not compared ({listed(names)})"
+    if desired.strangers:
+        yield f"cluster.yaml cannot give rights here, they are said outside the repository: {listed(desired.strangers)}"
     worker, mode = live.worker, desired.cluster.compute.mode
     if worker is not None and worker.mode != mode:
         yield f"cluster.yaml says compute.mode {mode}, the worker runs in {worker.mode}"
