@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.apps.record import AppRecord, Running
 from bioengine_runtime.contract.app import AppSpec
-from bioengine_runtime.contract.status import PERSON, Provenance
+from bioengine_runtime.contract.status import PERSON, Provenance, Rejection
 
 NOBODY = ""
 
@@ -36,6 +36,16 @@ def check(
             f"{app_id} is not as expected: {f'digest {runs[:12]} runs' if runs else 'it does not run'}, "
             f"expected {expected[:12] or 'none'}; look again"
         )
+
+
+def failed_and_stays(running: Running, rejected: Rejection | None) -> bool:
+    """Whether what runs failed and nothing is about to take its place: asked for again, it is to be tried again."""
+    record = running.record
+    if record is None:
+        return False
+    if rejected and record.runs(rejected.digest, rejected.secret_fingerprints):
+        return rejected.rollback != "under way"
+    return running.status == "DEPLOY_FAILED" and record.previous is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,12 @@ def next_record(
     good: str | None,
     now: float,
     asked_at: float | None = None,
+    *,
+    again: bool = False,
 ) -> AppRecord:
-    """The record to write. It keeps the last good version for as long as the new one is not known to be good."""
+    """The record to write. It keeps the last good version for as long as the new one is not known to be good.
+
+    again: what failed and stays is tried again, so its time to come up begins anew."""
     current = running.record if running and running.status != "DELETING" else None
     record = AppRecord.model_validate(
         {
@@ -93,7 +107,8 @@ def next_record(
         }
     )
     times = {"asked_at": asked_at or now, "sent_at": now}
-    if current and current.release() == record.release():  # the same processes: an update in place begins nothing anew
+    if not again and current and current.release() == record.release():
+        # The same processes: an update in place begins nothing anew.
         times = {"asked_at": current.asked_at, "sent_at": current.sent_at}
     return record.model_copy(update={**times, "previous": _last_good(record, current, good)})
 

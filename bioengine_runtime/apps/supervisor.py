@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bioengine_runtime.apps import marks, store
-from bioengine_runtime.apps.builder import Blueprint, Part, blueprint
+from bioengine_runtime.apps.builder import Blueprint, Part, blueprint, sent_again
 from bioengine_runtime.apps.deploying import Deployer
 from bioengine_runtime.apps.errors import AppError, BadApp
 from bioengine_runtime.apps.fitting import asked_by, crowded, impossible
@@ -24,7 +24,7 @@ from bioengine_runtime.apps.probing import check_probe
 from bioengine_runtime.apps.record import AppRecord, Running, read_records
 from bioengine_runtime.apps.redeploying import FIRST_PAUSE_S
 from bioengine_runtime.apps.requirements import Wanted, doubts, total, wanted
-from bioengine_runtime.apps.rollout import Facts, check, next_record
+from bioengine_runtime.apps.rollout import Facts, check, failed_and_stays, next_record
 from bioengine_runtime.apps.room import nodes_now, present_of
 from bioengine_runtime.apps.secrets import Secrets, complete, first_end, sealed_for
 from bioengine_runtime.apps.sharing import Shared
@@ -139,14 +139,16 @@ class Supervisor:
         provenance: Provenance,
         expected: str | None,
     ) -> bool:
-        """Run this; returns once Ray has accepted it, False when it ran already. `expected`: "" for none."""
+        """Run this; returns once Ray has accepted it, False when it runs already. `expected`: "" for none.
+
+        What failed and stays for want of another version is tried again: its replicas that are healthy are kept."""
         asked_at = time.time()
-        if self._is_so(await self._running(spec.app_id), spec, fingerprints, provenance, expected):
+        if await self._is_so(await self._running(spec.app_id), spec, fingerprints, provenance, expected):
             return False
         ready = await asyncio.shield(self._prepare(spec))
         async with self._locks[spec.app_id]:
             running = await self._running(spec.app_id)  # begun after we hold the lock, so it knows all we did
-            if self._is_so(running, spec, fingerprints, provenance, expected):
+            if await self._is_so(running, spec, fingerprints, provenance, expected):
                 return False
             await self._deploy(spec, secrets, fingerprints, provenance, ready, running, asked_at)
         self._watcher.wake()
@@ -177,7 +179,7 @@ class Supervisor:
         running = (await self._look()).get(app_id)
         return running if running and running.status != "DELETING" else None
 
-    def _is_so(
+    async def _is_so(
         self,
         running: Running | None,
         spec: AppSpec,
@@ -185,12 +187,17 @@ class Supervisor:
         by: Provenance,
         expected: str | None,
     ) -> bool:
-        """Whether exactly this runs already. Raises Refused when it does not and this caller may not change that."""
+        """Whether exactly this runs, and has not failed. Raises Refused when this caller may not change what runs."""
         record = running.record if running else None
         so = record is not None and record.runs(spec.digest(), fingerprints)
         now = None if so else expected
         check(spec.app_id, running, owner=by.owner, expected=now, worker=self._worker, adopts=by.adopts)
-        return so and record is not None and record.provenance.owner == by.owner
+        if running is None or record is None or not so or record.provenance.owner != by.owner:
+            return False
+        return not await self._stays(running)
+
+    async def _stays(self, running: Running) -> bool:
+        return failed_and_stays(running, await asyncio.to_thread(marks.read_rejection, running.app_id))
 
     def _prepare(self, spec: AppSpec) -> asyncio.Task[Ready]:
         """The build of this app: the one that runs, the one that is fresh, or a new one."""
@@ -225,14 +232,19 @@ class Supervisor:
         names, key_file = [one.name for one in ready.classes], self._environment.seal_key_file
         values = await asyncio.to_thread(complete, spec, secrets, before, names, key_file)
         facts = self._facts(spec, ready, warnings, values)
+        same = current is not None and current.runs(spec.digest(), fingerprints)
+        again = running is not None and same and await self._stays(running)
         record = next_record(
-            spec, fingerprints, provenance, facts, running, good and good.release, time.time(), asked_at
+            spec, fingerprints, provenance, facts, running, good and good.release, time.time(), asked_at, again=again
         )
         plan = await in_serve_thread(lambda: self._draw(record, values, ready))
         await asyncio.to_thread(store.put, store.BLUEPRINT, record.blueprint, plan.to_bytes())
-        if current is None or current.release() != record.release():
+        if again or current is None or current.release() != record.release():
             await asyncio.to_thread(marks.forget, app_id, store.GATE)  # it may have been at its gate before, and failed
-        await self._deployer.deploy(app_id, record.blueprint, plan.deployments)
+        if again:  # before it is sent, so that what is judged anew is never called rejected and good at once
+            await asyncio.to_thread(marks.forget, app_id, store.REJECTED)
+        messages = sent_again(plan.deployments, record.blueprint) if again else plan.deployments
+        await self._deployer.deploy(app_id, record.blueprint, messages)
         await asyncio.to_thread(marks.forget, app_id, store.REJECTED, store.TRIES)
         log.info("app=%s digest=%s accepted commit=%s", app_id, record.digest[:12], provenance.commit)
 

@@ -18,9 +18,10 @@ from bioengine_runtime.apps.layer import build_layer
 from bioengine_runtime.apps.package import pack, unpack
 from bioengine_runtime.apps.probing import check_probe, differs
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Replica, Running
-from bioengine_runtime.apps.rollout import next_record
+from bioengine_runtime.apps.rollout import failed_and_stays, next_record
 from bioengine_runtime.apps.secrets import first_end
 from bioengine_runtime.contract.app import Probe
+from bioengine_runtime.contract.status import Rejection
 from tests.runtime.apps_world import a_provenance, a_spec
 from tests.runtime.test_apps_parts import FACTS
 
@@ -161,6 +162,43 @@ def test_a_version_that_never_gets_back_up_at_its_gate_is_given_up():
     stuck = an_app(record, status="DEPLOYING", health="UPSCALING", message="waiting for 1 GPU")
     assert judge(stuck, None, gate, UP_AT + 89) == Waiting()
     assert failed(stuck, gate, 91).reason() == "did not come up within 60 s: waiting for 1 GPU"
+
+
+# ── Trying again ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def a_rejection(record: AppRecord, rollback: Any = "none") -> Rejection:
+    return Rejection(digest=record.digest, reason="it raised", at=UP_AT, rollback=rollback)
+
+
+def test_ro_04_what_failed_and_stays_is_tried_again_when_it_is_asked_for_again():
+    record = a_record(stable_s=30)
+    assert failed_and_stays(an_app(record), a_rejection(record))
+    assert failed_and_stays(an_app(record, status="DEPLOY_FAILED"), a_rejection(record, "failed"))
+    assert failed_and_stays(an_app(record, status="DEPLOY_FAILED"), None), "a good one that Serve has given up"
+
+
+def test_what_runs_well_or_is_about_to_be_replaced_is_left_alone():
+    good, bad = a_record("1"), a_record("2", stable_s=30)
+    assert not failed_and_stays(an_app(bad), None)
+    assert not failed_and_stays(an_app(good), a_rejection(bad, "done"))
+    assert not failed_and_stays(an_app(bad, status="DEPLOY_FAILED"), a_rejection(bad, "under way"))
+    undecided = bad.model_copy(update={"previous": good})
+    assert not failed_and_stays(an_app(undecided, status="DEPLOY_FAILED"), None)
+    other_secret = bad.model_copy(update={"secret_fingerprints": {"*/PIN": "f" * 16}})
+    assert not failed_and_stays(an_app(other_secret), a_rejection(bad))
+    assert not failed_and_stays(replace(an_app(bad, status="DEPLOY_FAILED"), record=None), None)
+
+
+def test_ro_04_another_try_has_all_its_time_again_and_keeps_the_way_back():
+    good = a_record("1")
+    failing = a_record("2", running=an_app(good), good=good.release(), health_timeout_s=60)
+    app = an_app(failing, status="DEPLOYING", health="UPSCALING")
+    now = UP_AT + 1000
+    assert isinstance(judge(app, good.release(), None, now), Failed)
+    again = next_record(failing.spec, {}, a_provenance(), FACTS, app, good.release(), now, asked_at=now - 1, again=True)
+    assert (again.asked_at, again.sent_at, again.previous) == (now - 1, now, good)
+    assert judge(replace(app, record=again), good.release(), None, now + 59) == Waiting()
 
 
 # ── The probe ────────────────────────────────────────────────────────────────────────────────────────────────────────
