@@ -42,7 +42,7 @@ class Orders:
         whole = await self._whole(order, memory) if order.kind is OrderKind.PIN else order
 
         def with_it(remembered: Remembered) -> Remembered:
-            return replace(remembered, orders=(*_but(remembered, order.kind, order.subject), whole))
+            return replace(remembered, orders=(*(one for one in remembered.orders if not _replaces(whole, one)), whole))
 
         await change(memory, lease, with_it)
         self._given()
@@ -94,6 +94,12 @@ class Orders:
             if worked and entry.revision not in ("", now) and "+" not in entry.revision:
                 return entry.revision
         raise NotOrdered(f"no earlier commit of {app_id} is remembered", hint="Name one: --to COMMIT.")
+
+
+def _replaces(order: Order, earlier: Order) -> bool:
+    """Approvals of several people stand side by side: each is worth what its giver's rights are."""
+    same = (order.kind, order.subject) == (earlier.kind, earlier.subject)
+    return same and (order.kind is not OrderKind.APPROVE or order.by == earlier.by)
 
 
 def _but(remembered: Remembered, kind: OrderKind, subject: str) -> tuple[Order, ...]:

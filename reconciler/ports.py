@@ -14,6 +14,7 @@ from reconciler.errors import ReconcilerError, Remedy
 from reconciler.planning.conditions import Condition
 from reconciler.planning.live import LiveArtifact
 from reconciler.planning.memory import Entry, Holder, Remembered
+from reconciler.planning.people import UNANCHORED, Anchor, Person
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import UploadArtifact
 
@@ -162,8 +163,8 @@ class Running(Protocol):
         """Give it an order. Raises Unreachable when it does not answer, OrderRefused when it does not do it."""
         ...
 
-    async def me(self) -> str:
-        """Our e-mail address or user id. Raises Unreachable."""
+    async def me(self) -> Person:
+        """Who we are. Raises Unreachable."""
         ...
 
 
@@ -198,3 +199,4 @@ class World:
     lease: Lease | None = None
     at: Callable[[str], Source] | None = None
     """The same repository at another commit; None: it has no other."""
+    anchor: Anchor = UNANCHORED

@@ -23,6 +23,7 @@ from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Holder, Order
 from reconciler.planning.pins import pinned, pins
 from reconciler.planning.planner import plan
+from reconciler.planning.rights import anchored
 from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result
 from reconciler.planning.story import explain
@@ -80,9 +81,9 @@ async def reconcile(
 async def look(world: World, options: PlanOptions) -> Look:
     """What would be done. Writes nothing. Raises InvalidDesiredState, SourceUnusable or Unreachable (of the source)."""
     tree = await world.source.fetch()
-    hypha = world.hypha(declare(tree).cluster)
+    hypha = world.hypha(anchored(declare(tree), world.anchor).cluster)
     workspace = await _workspace(hypha)
-    asked = declare(tree, workspace=workspace)
+    asked = anchored(declare(tree, workspace=workspace), world.anchor)
     # Before anybody is asked: what was read is masked in what they answer.
     known = {app_id: world.secrets.fingerprints(app_id, app.secrets) for app_id, app in asked.apps.items()}
     live = masked_live(await observe(hypha), world.secrets.masked)

@@ -229,7 +229,13 @@ class Policy(Closed):
     )
     approvers: list[str] = Field(
         default_factory=list,
-        description="User ids or e-mail addresses who may approve, suspend, roll back and retry through Hypha.",
+        description="User ids or e-mail addresses who may approve, suspend, roll back and retry through Hypha."
+        " --approvers, where it is given, replaces this.",
+    )
+    pruners: list[str] | None = Field(
+        default=None,
+        description="User ids or e-mail addresses whose tokens, or approvals of the plan, let apps be stopped that this"
+        " file no longer names; left out: everybody's who may apply. --pruners, where it is given, replaces this.",
     )
     windows: list[Window] = Field(
         default_factory=list[Window], description="When changes may be made; left out: at any time."

@@ -31,13 +31,19 @@ class HyphaReports:
         memory: Memory | None = None,
         orders: Orders | None = None,
         approvers: Callable[[], Collection[str]] = tuple,
+        pruners: Callable[[], Collection[str]] = tuple,
         web: Sequence[Web] = (),
     ) -> None:
         self._session = session
         self._service_id = service_id
         self._board = board or Board()
         self._service = StatusService(
-            self._board, memory=memory, orders=orders, approvers=approvers, ourselves=lambda: self._ourselves
+            self._board,
+            memory=memory,
+            orders=orders,
+            approvers=approvers,
+            pruners=pruners,
+            ourselves=lambda: self._ourselves,
         )
         self._web = tuple(web)
         self._ourselves = NOBODY

@@ -7,6 +7,7 @@ from typing import Any
 
 from reconciler.adapters.hypha import HyphaSession, RemoteError, plain
 from reconciler.adapters.status.people import Caller
+from reconciler.planning.people import Person
 from reconciler.ports import OrderRefused
 
 TIMEOUT_S = 30.0
@@ -26,5 +27,5 @@ class RunningReconciler:
         except RemoteError as error:
             raise OrderRefused(error.message) from None
 
-    async def me(self) -> str:
-        return Caller.of(plain((await self._session.connection()).config.user)).name
+    async def me(self) -> Person:
+        return Caller.of(plain((await self._session.connection()).config.user))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -13,10 +14,13 @@ import typer
 
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
+from reconciler.planning.people import Anchor
 from reconciler.planning.source import CLUSTER_FILE, Trust
 
 FORGE_TOKEN = "RECONCILE_FORGE_TOKEN"
 """Name of the variable with a token for commit statuses."""
+APPROVERS, PRUNERS = "RECONCILE_APPROVERS", "RECONCILE_PRUNERS"
+"""Names of the variables that say who counts, outside the repository."""
 
 
 class Output(StrEnum):
@@ -69,6 +73,22 @@ GnupgHome = Annotated[
     Path | None,
     typer.Option(envvar="RECONCILE_GNUPG_HOME", help="Only commits signed by a key of this GnuPG folder."),
 ]
+Approvers = Annotated[
+    str | None,
+    typer.Option(
+        envvar=APPROVERS,
+        metavar="WHO,WHO",
+        help="Who may approve and order (user ids, e-mail addresses), whatever policy.approvers says.",
+    ),
+]
+Pruners = Annotated[
+    str | None,
+    typer.Option(
+        envvar=PRUNERS,
+        metavar="WHO,WHO",
+        help="Who may have apps stopped that git no longer names, whatever policy.pruners says.",
+    ),
+]
 DenyPrivateHosts = Annotated[
     bool,
     typer.Option(
@@ -98,6 +118,8 @@ _SOURCE = {"ref": (Ref, None), "path": (SubFolder, ""), "cluster": (Cluster, CLU
 _TRUST = {
     "allowed_signers": (AllowedSigners, None),
     "gnupg_home": (GnupgHome, None),
+    "approvers": (Approvers, None),
+    "pruners": (Pruners, None),
     "deny_private_hosts": (DenyPrivateHosts, False),
 }
 _HYPHA = {
@@ -130,10 +152,11 @@ def placed(
 
         def with_place(ctx: typer.Context, repo: str, **given: Any) -> None:
             trust = Trust(given.pop("allowed_signers"), given.pop("gnupg_home"))
+            anchor = Anchor(_people(given.pop("approvers"), APPROVERS), _people(given.pop("pruners"), PRUNERS))
             screen = _screen(given.pop("no_color"), given.pop("verbose"), talkative=talkative)
             where = {name: given.pop(name) for name in (before | _HYPHA) if name in given}
             where["deny_private_hosts"] = given.pop("deny_private_hosts")
-            place = Place(repo, **where, home_option=given.pop("home"), trust=trust, world=ctx.obj)
+            place = Place(repo, **where, home_option=given.pop("home"), trust=trust, anchor=anchor, world=ctx.obj)
             command(place, screen, **given)
 
         with_place.__name__, with_place.__doc__ = command.__name__, command.__doc__
@@ -143,6 +166,12 @@ def placed(
         return with_place
 
     return wrap
+
+
+def _people(said: str | None, variable: str) -> tuple[str, ...] | None:
+    """`ann@lab.example,bob`; "" is nobody, and None says nothing about it."""
+    said = os.environ.get(variable) if said is None else said  # to click, an empty one is none
+    return None if said is None else tuple(name for one in said.split(",") if (name := one.strip()))
 
 
 def _parameters(table: dict[str, tuple[Any, Any]]) -> list[inspect.Parameter]:

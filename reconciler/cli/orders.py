@@ -14,6 +14,7 @@ from reconciler.cli.verbs import Wishes, apply_in, looked
 from reconciler.errors import HeldElsewhere, Unreachable
 from reconciler.orders import NotOrdered, Orders
 from reconciler.planning.memory import Order, OrderKind
+from reconciler.planning.people import NOBODY, Person
 from reconciler.planning.steps import PlanOptions
 from reconciler.ports import World
 from reconciler.reconcile import Look
@@ -25,7 +26,7 @@ class Said:
 
     method: str
     arguments: Mapping[str, Any]
-    here: Callable[[Orders, str, Look], Awaitable[None]]
+    here: Callable[[Orders, Person, Look], Awaitable[None]]
     done: str
     then: str
 
@@ -33,10 +34,10 @@ class Said:
 async def suspend(place: Place, app_id: str, screen: Screen, *, reason: str, until: datetime | None, once: bool) -> int:
     end = until.astimezone(UTC) if until else None
 
-    async def here(orders: Orders, by: str, seen: Look) -> None:
+    async def here(orders: Orders, by: Person, seen: Look) -> None:
         commit = seen.tree.revision.id
         stop = end.timestamp() if end else None
-        await orders.give(Order(OrderKind.SUSPEND, app_id, by, time.time(), reason, stop, commit, once=once))
+        await orders.give(Order(OrderKind.SUSPEND, app_id, by.name, time.time(), reason, stop, commit, once=once))
 
     arguments = {"app_id": app_id, "reason": reason, "until": end.isoformat() if end else None, "once": once}
     said = Said("suspend", arguments, here, f"{app_id} is suspended", f"reconcile resume {app_id}")
@@ -44,7 +45,7 @@ async def suspend(place: Place, app_id: str, screen: Screen, *, reason: str, unt
 
 
 async def resume(place: Place, app_id: str, screen: Screen) -> int:
-    async def here(orders: Orders, by: str, seen: Look) -> None:  # noqa: ARG001
+    async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001
         ended = [await orders.take_back(kind, app_id) for kind in (OrderKind.SUSPEND, OrderKind.PIN)]
         if not any(ended):
             hint = "What cluster.yaml suspends, a commit resumes."
@@ -55,18 +56,21 @@ async def resume(place: Place, app_id: str, screen: Screen) -> int:
 
 
 async def approve(place: Place, plan_id: str, screen: Screen, *, reason: str) -> int:
-    async def here(orders: Orders, by: str, seen: Look) -> None:
+    async def here(orders: Orders, by: Person, seen: Look) -> None:
         if seen.plan.id != plan_id:
             raise NotOrdered(f"the plan is {seen.plan.id} now, not {plan_id}", hint="Look at it: reconcile plan")
-        await orders.give(Order(OrderKind.APPROVE, plan_id, by, time.time(), reason, revision=seen.tree.revision.id))
+        commit = seen.tree.revision.id
+        await orders.give(
+            Order(OrderKind.APPROVE, plan_id, by.name, time.time(), reason, revision=commit, by_id=by.user_id)
+        )
 
     said = Said("approve", {"plan_id": plan_id, "reason": reason}, here, f"{plan_id} is approved", "reconcile get")
     return await _order(place, "", screen, said)
 
 
 async def rollback(place: Place, app_id: str, screen: Screen, *, to: str, reason: str, timeout_s: float) -> int:
-    async def here(orders: Orders, by: str, seen: Look) -> None:  # noqa: ARG001
-        await orders.give(Order(OrderKind.PIN, app_id, by, time.time(), reason, revision=to))
+    async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001
+        await orders.give(Order(OrderKind.PIN, app_id, by.name, time.time(), reason, revision=to))
 
     arguments = {"app_id": app_id, "to": to, "reason": reason}
     said = Said("rollback", arguments, here, f"{app_id} goes back", f"reconcile wait {app_id}")
@@ -74,8 +78,8 @@ async def rollback(place: Place, app_id: str, screen: Screen, *, to: str, reason
 
 
 async def retry(place: Place, app_id: str, screen: Screen, *, timeout_s: float) -> int:
-    async def here(orders: Orders, by: str, seen: Look) -> None:  # noqa: ARG001
-        await orders.retry(app_id, by)
+    async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001
+        await orders.retry(app_id, by.name)
 
     said = Said("retry", {"app_id": app_id}, here, f"{app_id} is tried again", f"reconcile wait {app_id}")
     return await _order(place, app_id, screen, said, then_apply=_only(app_id, timeout_s))
@@ -120,5 +124,5 @@ async def _there(seen: Look, said: Said, held: HeldElsewhere) -> None:
         raise HeldElsewhere(held.holder, what=f"who keeps this cluster does not answer ({error})") from None
 
 
-async def _me(seen: Look) -> str:
-    return await seen.hypha.running.me() if seen.hypha.running else "somebody"
+async def _me(seen: Look) -> Person:
+    return await seen.hypha.running.me() if seen.hypha.running else NOBODY

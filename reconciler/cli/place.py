@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bioengine_runtime.contract.base import SecretFromFile
-from bioengine_runtime.contract.cluster import EMBEDDED, ClusterSpec, HyphaSpec
+from bioengine_runtime.contract.cluster import EMBEDDED, ClusterSpec, HyphaSpec, Policy
 from reconciler.errors import HomeInUse, Unreachable
+from reconciler.planning.people import UNANCHORED, Anchor
 from reconciler.planning.source import CLUSTER_FILE, EVERYBODY, Trust
 from reconciler.ports import Hypha, Source, World
 from reconciler.secrets import LocalSecrets
@@ -45,6 +46,7 @@ class Place:
     worker: str | None = None
     token_file: Path | None = None
     trust: Trust = EVERYBODY
+    anchor: Anchor = UNANCHORED
     deny_private_hosts: bool = False
     world: World | None = None
     """The outside, when it is given and not to be made."""
@@ -75,6 +77,8 @@ class Place:
             ("--cluster", self.cluster if self.cluster != CLUSTER_FILE else ""),
             ("--allowed-signers", self.trust.allowed_signers),
             ("--gnupg-home", self.trust.gnupg_home),
+            ("--approvers", ",".join(self.anchor.approvers or ())),
+            ("--pruners", ",".join(self.anchor.pruners or ())),
             ("--home", self.home_option),
             ("--server-url", self.server_url),
             ("--workspace", self.workspace),
@@ -122,7 +126,7 @@ async def opened(place: Place, *, writes: bool, front: Front | None = None) -> A
         known = next((there for said, there in reached.items() if said == key), None)
         if known is None:
             known = reached[key] = _reach(*key, place, secrets, front)
-        known.approvers[:] = cluster.policy.approvers  # as the newest commit has them
+        known.policy[:] = [cluster.policy]  # as the newest commit has it
         return known.hypha
 
     def at(commit: str) -> Source:
@@ -131,14 +135,16 @@ async def opened(place: Place, *, writes: bool, front: Front | None = None) -> A
     async with AsyncExitStack() as ends:
         ends.push_async_callback(_hang_up, reached.values())
         lease = await ends.enter_async_context(Lease(_who_we_are())) if writes else None
-        yield World(_source(place), hypha, secrets, lease=lease, at=None if place.worktree else at)
+        older = None if place.worktree else at
+        yield World(_source(place), hypha, secrets, lease=lease, at=older, anchor=place.anchor)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reached:
     session: HyphaSession
     hypha: Hypha
-    approvers: list[str]
+    policy: list[Policy]
+    """The newest commit's, alone."""
 
 
 def _source(place: Place) -> Source:
@@ -166,19 +172,20 @@ def _reach(cluster: str, spec: HyphaSpec, place: Place, secrets: LocalSecrets, f
 
     session = HyphaSession(lambda: address_of(spec, place.home, secrets))
     memory = HyphaMemory(session, cluster, secrets.key)
-    approvers: list[str] = []
+    policy = [Policy()]
     reports = front and HyphaReports(
         session,
         spec.status,
         board=front.board,
         memory=memory,
         orders=front.orders,
-        approvers=lambda: approvers,
+        approvers=lambda: policy[0].approvers,
+        pruners=lambda: policy[0].pruners or (),
         web=front.web,
     )
     running = RunningReconciler(session, spec.status)
     worker = WorkerRuntime(session, spec.worker)
-    return _Reached(session, Hypha(HyphaArtifacts(session), worker, reports, memory, running), approvers)
+    return _Reached(session, Hypha(HyphaArtifacts(session), worker, reports, memory, running), policy)
 
 
 async def _hang_up(reached: Iterable[_Reached]) -> None:

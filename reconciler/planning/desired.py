@@ -58,6 +58,8 @@ class DesiredState:
     """Folder (or `cluster.yaml`) → the commit (id, subject) that last touched it, when known."""
     rewritten: bool = False
     """The commit seen before is not part of this one's history: somebody pushed by force."""
+    strangers: tuple[str, ...] = ()
+    """Whom cluster.yaml gives a right (`mallory (policy.pruners)`), and who, by what is said outside of it, has none."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -38,6 +38,8 @@ class Order:
     """Of a pin: digest of what git wanted of the app when it was given; from another one on, the pin is over."""
     once: bool = False
     """Of a suspension: let the next commit through once."""
+    by_id: str = ""
+    """The user id of who gave it, for whom `by` is an e-mail address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,7 +323,7 @@ def test_the_pin_is_over_when_git_asks_for_something_else() -> None:
 # ── the gate ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 NIGHTLY = {"windows": [{"start": "22:00", "end": "02:00", "timezone": "Europe/Stockholm"}]}
-MANUAL = {"apply": "manual"}
+MANUAL = {"apply": "manual", "approvers": ["anna"]}
 
 
 def approval(plan_id: str, **fields: Any) -> Order:

@@ -66,7 +66,7 @@ def test_a_plan_that_waits_says_for_what_and_still_shows_its_steps(running: Fake
     told = reconcile(running, "plan").stdout
     assert "steps    update one" in told and "Waits (ApprovalRequired)" in told
     rows = json.loads(reconcile(running, "explain", "one", "-o", "json").stdout)["rows"]
-    assert any(row["name"] == "waits" and "nobody approved" in row["text"] for row in rows)
+    assert any(row["name"] == "waits" and "no approver approved" in row["text"] for row in rows)
 
 
 def test_an_app_nobody_knows_is_an_error_with_a_guess(running: FakeWorld) -> None:

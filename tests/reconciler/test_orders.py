@@ -12,9 +12,12 @@ import pytest
 from bioengine_runtime.contract.status import Provenance
 from reconciler.lease import Lease
 from reconciler.planning.memory import Holder, OrderKind, Remembered
+from reconciler.planning.people import Person
 from reconciler.ports import Hypha, OrderRefused, Source, World
 from tests.fakes import FakeMemory, FakeSource, FakeWorld, a_repository
 from tests.reconciler.test_cli import CliRunner, app
+
+ANNA = Person("anna-id", "anna@example.org")
 
 
 @dataclass
@@ -29,8 +32,8 @@ class FakeRunning:
             raise OrderRefused(self.refuses)
         self.heard.append((method, dict(arguments)))
 
-    async def me(self) -> str:
-        return "anna@example.org"
+    async def me(self) -> Person:
+        return ANNA
 
 
 @dataclass

@@ -5,17 +5,16 @@ Law: a missing id or e-mail matches nothing, neither does `*`, and an anonymous 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from reconciler.planning.people import Person
+
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """One caller, by id and e-mail as far as Hypha knows them."""
-
-    user_id: str = ""
-    email: str = ""
+class Caller(Person):
+    """One caller, as Hypha describes them."""
 
     @classmethod
     def of(cls, user: object) -> Caller:
@@ -32,14 +31,6 @@ class Caller:
     def from_context(cls, context: object) -> Caller:
         """From what hypha-rpc adds to a call."""
         return cls.of(cast("Mapping[str, Any]", context).get("user") if isinstance(context, Mapping) else None)
-
-    @property
-    def name(self) -> str:
-        return self.email or self.user_id or "an anonymous user"
-
-    def is_one_of(self, names: Collection[str]) -> bool:
-        """By id or e-mail."""
-        return any(name in names for name in (self.user_id, self.email) if name not in ("", "*"))
 
 
 NOBODY = Caller()

@@ -1,8 +1,9 @@
 """`reconcile-status`: what may be asked by everybody of the workspace, and ordered by the people that git names.
 
 Questions are answered from memory, whatever state the cluster is in. Orders are for `policy.approvers` (user ids or
-e-mail addresses) and for whoever the reconciler itself is; they are kept where the reconciler keeps its orders, and
-take effect with its next pass. An error ends with a line `<Type>: <message>`; nothing is done then.
+e-mail addresses) and for whoever the reconciler itself is; approvals are for `policy.pruners`, too. They are kept where
+the reconciler keeps its orders, and take effect with its next pass. An error ends with a line `<Type>: <message>`;
+nothing is done then.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class StatusService:
         memory: Memory | None = None,
         orders: Orders | None = None,
         approvers: Callable[[], Collection[str]] = tuple,
+        pruners: Callable[[], Collection[str]] = tuple,
         ourselves: Callable[[], Caller] = Caller,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -83,6 +85,7 @@ class StatusService:
         self._memory = memory
         self._orders = orders
         self._approvers = approvers
+        self._pruners = pruners
         self._ourselves = ourselves
         self._clock = clock
         self.watchers = Watchers(board)
@@ -129,8 +132,9 @@ class StatusService:
         return await self.watchers.join()
 
     async def approve(self, caller: Caller, plan_id: PlanId, reason: Why = "") -> Document:
-        """Let the plan of this id be carried out, though the policy would wait or no window is open."""
-        orders = self._ordering(caller, "approve")
+        """Let the plan of this id be carried out, though the policy would wait or no window is open (so say approvers),
+        and apps be stopped (so say pruners)."""
+        orders = self._ordering(caller, "approve", self._pruners())
         plan = self._board.plan()
         if not plan.get("id") or plan["id"] != plan_id:
             now = f"the plan now is {plan['id']}" if plan.get("id") else "there is no plan now"
@@ -173,11 +177,9 @@ class StatusService:
         log.info("event=order kind=retry subject=%s by=%s", app_id, caller.name)
         return {"accepted": True, "kind": "retry", "subject": app_id}
 
-    def _ordering(self, caller: Caller, what: str) -> Orders:
+    def _ordering(self, caller: Caller, what: str, besides: Collection[str] = ()) -> Orders:
         """Where the order goes. Raises PermissionError or NoOrders."""
-        ourselves = self._ourselves()
-        names = {*self._approvers(), ourselves.user_id, ourselves.email}
-        if not caller.is_one_of(names):
+        if not caller.is_one_of({*self._approvers(), *besides, *self._ourselves().names}):
             raise PermissionError(f"{caller.name} may not {what}; it takes one of policy.approvers in cluster.yaml")
         if self._orders is None:
             raise NoOrders("this reconciler takes no orders", hint="Commit what you want to the repository.")
@@ -186,7 +188,12 @@ class StatusService:
     def _order(self, kind: OrderKind, subject: str, caller: Caller, **more: Any) -> Order:
         """`revision` is where git is now, but where to go for a pin."""
         return Order(
-            kind, subject, **{"revision": self._board.status()["commit"], **more}, by=caller.name, at=self._clock()
+            kind,
+            subject,
+            **{"revision": self._board.status()["commit"], **more},
+            by=caller.name,
+            by_id=caller.user_id,
+            at=self._clock(),
         )
 
     async def _give(self, orders: Orders, order: Order) -> Document:
