@@ -212,7 +212,7 @@ def _some(kind: Type, apps: Sequence[Mapping[str, Any]], reason: str, *, complet
 
 
 def _reason_of(app: Mapping[str, Any]) -> str:
-    return app["reason"] or Why.HEALTH_CHECK_FAILED
+    return app["reason"] or (Why.PROGRESSING if app["health"] == "Progressing" else Why.HEALTH_CHECK_FAILED)
 
 
 def _named(apps: Sequence[Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from bioengine_runtime.contract.status import AppState, ServeStatus
 from reconciler.planning.diff import WORKERS, failed_and_stays
 from reconciler.planning.live import LiveState
-from reconciler.planning.shown import at, listed
+from reconciler.planning.shown import at, listed, plain
 from reconciler.planning.steps import (
     Action,
     Change,
@@ -29,6 +29,8 @@ from reconciler.planning.steps import (
 )
 
 SCHEMA = "reconcile.drift/v1"
+MESSAGE_LIMIT = 300
+"""Characters of what the runtime says of an app that is as git wants it, and not well or not there yet."""
 
 Sync = Literal["Synced", "OutOfSync", "Unknown"]
 Health = Literal["Healthy", "Progressing", "Degraded", "Missing", "Unknown"]
@@ -69,7 +71,7 @@ def report(plan: Plan, live: LiveState, outcomes: Iterable[Outcome] = (), *, obs
         *(_app_of_step(step, app_id, health_of(app_id), results) for step, app_id in _steps_of_apps(plan)),
         *(_app_held(held, health_of(held.app_id)) for held in plan.held if held.app_id != WORKERS),
         *(
-            _app_unchanged(app_id, health_of(app_id), back.get(app_id, ""), ending.get(app_id, ""))
+            _app_unchanged(app_id, health_of(app_id), running.get(app_id), back.get(app_id, ""), ending.get(app_id, ""))
             for app_id in plan.unchanged
         ),
     ]
@@ -153,13 +155,14 @@ def _ending(plan: Plan) -> Mapping[str, str]:
     return {app_id: f"{listed(said)}; give it a new value" for app_id, said in ending.items()}
 
 
-def _app_unchanged(app_id: str, now: Health, back: str, ending: str) -> dict[str, Any]:
+def _app_unchanged(app_id: str, now: Health, running: AppState | None, back: str, ending: str) -> dict[str, Any]:
     sort: Class = "health" if now == "Degraded" else "unknown" if now == "Unknown" else ""
     if back:
         return _app(app_id, "OutOfSync", now, Reason.ROLLED_BACK.value, back, sort)
     if ending and not sort:
         return _app(app_id, "Synced", now, CREDENTIAL_EXPIRING, ending, "credential")
-    return _app(app_id, "Synced", now, sort=sort)
+    says = plain(running.message, MESSAGE_LIMIT) if running and now in ("Progressing", "Degraded") else ""
+    return _app(app_id, "Synced", now, message=says, sort=sort)
 
 
 def _class_held(held: Held) -> Class:
