@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from bioengine_runtime.contract.status import AppState, Rejection, WorkerState
@@ -76,6 +76,7 @@ async def reconcile_until_settled(
         finished = time.monotonic() > deadline or passes >= PASSES or not _more_to_come(done)
         if finished:
             return Waited(done, passes, apps)
+        options = replace(options, tried=options.tried | wanted.keys())
         done = await reconcile(world, options, tell=tell, approved=approved)
         passes += 1
         wanted |= to_wait_for(done)

@@ -67,13 +67,23 @@ class Difference:
     @property
     def in_place(self) -> bool:
         """Whether the running replicas can take it over."""
-        known = self.running is not None and self.running.spec is not None
-        return self.kind is Kind.UPDATE and known and self.fields - {OWNER} <= IN_PLACE_FIELDS
+        if self.kind is not Kind.UPDATE or self.running is None or self.running.spec is None:
+            return False
+        if self.fields == frozenset({STATUS}) and self.running.status == "RUNNING":
+            return True  # it is only judged anew
+        return self.fields - {OWNER} <= IN_PLACE_FIELDS
 
 
-def differences(desired: DesiredState, live: LiveState, fingerprints: Fingerprints) -> tuple[Difference, ...]:
-    """All of them, ordered by app id, the workers' first; at most one per app."""
-    return (*_workers(desired, live), *sorted(_apps(desired, live, fingerprints), key=lambda found: found.app_id))
+def differences(
+    desired: DesiredState,
+    live: LiveState,
+    fingerprints: Fingerprints,
+    again: Callable[[str], bool] = lambda _: False,
+) -> tuple[Difference, ...]:
+    """All of them, ordered by app id, the workers' first; at most one per app. `again`: whether an app that failed, and
+    runs as wanted for all that, is to be tried again, which then is a difference."""
+    apps = sorted(_apps(desired, live, fingerprints, again), key=lambda found: found.app_id)
+    return (*_workers(desired, live), *apps)
 
 
 def not_compared(desired: DesiredState, fingerprints: Fingerprints, live: LiveState) -> Iterator[tuple[str, list[str]]]:
@@ -109,7 +119,9 @@ def _bounds(bounds: Mapping[str, int]) -> str:
     return f"{bounds.get('min', 0)}…{bounds.get('max', 0)}"
 
 
-def _apps(desired: DesiredState, live: LiveState, fingerprints: Fingerprints) -> Iterator[Difference]:
+def _apps(
+    desired: DesiredState, live: LiveState, fingerprints: Fingerprints, again: Callable[[str], bool]
+) -> Iterator[Difference]:
     seen, running = live.worker is not None, live.apps
     owner = desired.cluster.name
     for app_id in desired.broken:
@@ -131,6 +143,8 @@ def _apps(desired: DesiredState, live: LiveState, fingerprints: Fingerprints) ->
             yield Difference(app_id, Kind.FOREIGN, wanted, app)
         else:
             fields = _fields(wanted, app, fingerprints.get(app_id, {}))
+            if app.digest == wanted.spec.digest() and again(app_id) and _failed(app):
+                fields |= {STATUS}
             if fields:
                 yield _update(wanted, app, fields, desired, fingerprints.get(app_id, {}))
     for app_id, app in running.items():
@@ -154,6 +168,10 @@ def _adopting(wanted: DesiredApp, app: AppState) -> DesiredApp:
 def failed_and_stays(app: AppState) -> bool:
     """A version that was rejected after it took over, and runs for want of a better one."""
     return app.rejected is not None and app.rejected.digest == app.digest and not app.updating
+
+
+def _failed(app: AppState) -> bool:
+    return app.status == "DEPLOY_FAILED" or failed_and_stays(app)
 
 
 def _fields(wanted: DesiredApp, app: AppState, known: Mapping[str, str | None]) -> frozenset[str]:

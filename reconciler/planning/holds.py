@@ -141,7 +141,9 @@ def _under_way(difference: Difference, draft: Draft) -> Held | None:
 
 def _rejected(difference: Difference, draft: Draft) -> Held | None:
     running, wanted = difference.running, difference.wanted
-    if running is None or wanted is None or running.rejected is None or draft.options.force:
+    if running is None or wanted is None or running.rejected is None:
+        return None
+    if draft.options.insists_on(difference.app_id):
         return None
     rejected = running.rejected
     if rejected.digest != wanted.spec.digest():
@@ -173,7 +175,7 @@ def _other_code(difference: Difference, draft: Draft) -> Held | None:
 
 def _resting(difference: Difference, draft: Draft) -> Held | None:
     rest = draft.options.resting.get(difference.app_id)
-    if rest is None or draft.options.force or rest.until <= draft.live.observed_at:
+    if rest is None or draft.options.insists_on(difference.app_id) or rest.until <= draft.live.observed_at:
         return None
     if rest.digest != (difference.wanted.spec.digest() if difference.wanted else ""):
         return None

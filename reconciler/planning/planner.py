@@ -65,7 +65,7 @@ def plan(
     options: PlanOptions = NO_OPTIONS,
 ) -> Plan:
     """What to do, in an order in which it can be done, and what is held."""
-    found = differences(desired, live, fingerprints)
+    found = differences(desired, live, fingerprints, options.insists_on)
     back, room = gone_back(desired, live), room_in(live, desired.cluster.compute)
     draft = _Draft(desired, live, options, room, live.apps, back, not_read(desired, live))
     for difference in _in_order(found, desired):

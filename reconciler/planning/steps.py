@@ -224,6 +224,12 @@ class PlanOptions:
     force: bool = False
     resting: Mapping[str, Rest] = field(default_factory=dict[str, Rest])
     """Apps that failed a moment ago; no part of what was asked for."""
+    tried: frozenset[str] = frozenset()
+    """Apps that `force` has tried already, so that it tries each of them once; no part of what was asked for."""
+
+    def insists_on(self, app_id: str) -> bool:
+        """Whether this app is to be tried again, although it failed."""
+        return self.force and app_id not in self.tried and (not self.targets or app_id in self.targets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ def _causes(difference: Difference, wanted: DesiredApp, desired: DesiredState) -
     if SECRET_VALUES in difference.fields:
         yield "the value of a secret changed where it is read from"
     if STATUS in difference.fields:
-        yield "it did not come up, and is to be tried again"
+        failed = "did not pass its gate" if running and running.status == "RUNNING" else "did not come up"
+        yield f"it {failed}, and is to be tried again"
 
 
 def _path(wanted: DesiredApp) -> str:
