@@ -46,7 +46,7 @@ class Kind(Enum):
     REMOVE = "ours, runs, and is not wanted"
     FOREIGN = "wanted, and runs under another owner"
     BROKEN = "its declaration is invalid"
-    UNSEEN = "wanted, and we could not see whether it runs"
+    UNSEEN = "wanted, or was, and we could not see whether it runs"
     WORKERS = "bounds of the workers differ"
 
 
@@ -130,7 +130,7 @@ def _apps(
         if app_id in desired.broken:
             continue
         app = running.get(app_id)
-        if not seen:
+        if not seen or app_id in live.unknown:
             yield Difference(app_id, Kind.UNSEEN, wanted)
         elif app is None:
             # It ran once, so that no commit asks for it: somebody, or something, took it away.
@@ -147,6 +147,8 @@ def _apps(
                 fields |= {STATUS}
             if fields:
                 yield _update(wanted, app, fields, desired, fingerprints.get(app_id, {}))
+    for app_id in live.unknown.keys() - desired.apps.keys() - desired.broken.keys():
+        yield Difference(app_id, Kind.UNSEEN)
     for app_id, app in running.items():
         if app_id in desired.apps or app_id in desired.broken or app.status == "DELETING":
             continue

@@ -77,7 +77,8 @@ def _invalid(difference: Difference, draft: Draft) -> Held | None:
 def _unseen(difference: Difference, draft: Draft) -> Held | None:
     if difference.kind is not Kind.UNSEEN:
         return None
-    return hold(difference, Reason.LIVE_STATE_UNKNOWN, f"we could not see what runs{_blame('apps', draft)}")
+    known = draft.live.unknown.get(difference.app_id)
+    return hold(difference, Reason.LIVE_STATE_UNKNOWN, known or f"we could not see what runs{_blame('apps', draft)}")
 
 
 def _blame(what: str, draft: Draft) -> str:
@@ -255,7 +256,7 @@ def _dependency(difference: Difference, draft: Draft) -> Held | None:
             message = f"it depends on {needed}, whose new version is not called good yet"
             return hold(difference, Reason.UPDATING, message)
         if needed not in draft.of_app and (app is None or app.status != "RUNNING"):
-            state = app.status if app else "not running"
+            state = app.status if app else "not known" if needed in draft.live.unknown else "not running"
             message = f"it depends on {needed}, which is {state} and not in this plan"
             return hold(difference, Reason.DEPENDENCY_NOT_READY, message)
     return None

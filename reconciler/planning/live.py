@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from bioengine_runtime.contract.status import AppState, WorkerState
 from reconciler.planning.memory import NOTHING, Remembered
 from reconciler.planning.people import NOBODY, Person
+from reconciler.planning.source import Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ class LiveState:
     observed_at: float = 0.0
     ourselves: Person = NOBODY
     """Who we are to Hypha; nobody, while it did not say so."""
+    supposed: Revision | None = None
+    """Nobody was asked: this is what would run if this commit had been carried out."""
+    unknown: Mapping[str, str] = field(default_factory=dict[str, str])
+    """App id → why nobody can tell what runs of this one, while the others were seen."""
     apps: Mapping[str, AppState] = field(init=False, repr=False, compare=False)
     """By app id; empty also when unseen."""
 

@@ -15,6 +15,7 @@ from bioengine_runtime.contract.app import AppSpec
 from reconciler.planning.digest import digest_of
 from reconciler.planning.render_text import summary
 from reconciler.planning.shown import duration
+from reconciler.planning.source import Revision
 from reconciler.planning.steps import (
     DeployApp,
     Effect,
@@ -97,10 +98,13 @@ def digest(plan: Plan) -> str:
 
 
 def from_json(document: Mapping[str, Any]) -> SavedPlan:
-    """What a saved plan is about. Raises ValueError when it is not one, or one of a newer format."""
+    """What a saved plan is about. Raises ValueError when it is not one, or one of a newer format, or not
+    to be applied."""
     version = document.get("format_version")
     if not isinstance(version, str) or version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
         raise ValueError(f"not a plan of format {FORMAT_VERSION}: format_version is {version!r}")
+    if document.get("since"):
+        raise ValueError("an offline plan, made without asking what runs, cannot be applied")
     try:
         source, options = document["source"], document["options"]
         return SavedPlan(
@@ -179,14 +183,8 @@ def _content(plan: Plan) -> dict[str, Any]:
     revision, gate, path, number = plan.revision, plan.gate, longest_path(plan), waves(plan)
     return {
         "cluster": plan.cluster,
-        "source": {
-            "url": revision.url,
-            "ref": revision.ref,
-            "commit": revision.commit,
-            "subject": revision.subject,
-            "signature": revision.signature,
-            "worktree": revision.worktree,
-        },
+        "source": _revision(revision),
+        "since": _revision(plan.since) if plan.since else None,
         "worker": plan.worker,
         "options": {
             "targets": sorted(plan.options.targets),
@@ -194,7 +192,7 @@ def _content(plan: Plan) -> dict[str, Any]:
             "force": plan.options.force,
         },
         "live": {
-            "complete": not plan.unseen,
+            "complete": not plan.unseen and plan.since is None,
             "digest": plan.live_digest,
             "unseen": [{"what": unseen.what, "why": unseen.why} for unseen in plan.unseen],
         },
@@ -212,6 +210,17 @@ def _content(plan: Plan) -> dict[str, Any]:
         "unused": list(plan.unused),
         "ignored": list(plan.accepted),
         "notes": list(plan.notes),
+    }
+
+
+def _revision(revision: Revision) -> dict[str, Any]:
+    return {
+        "url": revision.url,
+        "ref": revision.ref,
+        "commit": revision.commit,
+        "subject": revision.subject,
+        "signature": revision.signature,
+        "worktree": revision.worktree,
     }
 
 

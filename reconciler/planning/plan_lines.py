@@ -12,7 +12,7 @@ from typing import Any
 from reconciler.planning import plan_file
 from reconciler.planning.steps import Plan
 
-_HEAD = ("id", "created_at", "cluster", "source", "worker", "options", "digest", "plan_digest", "valid_s")
+_HEAD = ("id", "created_at", "cluster", "source", "since", "worker", "options", "digest", "plan_digest", "valid_s")
 _LISTS = {"steps": "planned", "held": "held", "problems": "problem"}
 
 

@@ -91,6 +91,7 @@ def plan(
         accepted=tuple(_accepted(desired, live, different)),
         rolled_back=tuple((app_id, rolled_back(pin)) for app_id, pin in sorted(back.items())),
         credentials=tuple(credentials(desired, live, fingerprints)),
+        since=live.supposed,
     )
     policy = desired.cluster.policy
     made = permitted(replace(made, id=plan_file.id_of(made)), policy, live)
@@ -232,7 +233,7 @@ class _Draft:
             Step(
                 address=address,
                 verb=verb(spec, wanted.secrets, wanted.provenance),
-                why=why(difference, wanted, self.desired, self.back.get(app_id)),
+                why=why(difference, wanted, self.desired, self.back.get(app_id), self.live.supposed),
                 app_id=app_id,
                 needs=tuple(dict.fromkeys(before + others)),
                 pre=_digest_now(difference.running),

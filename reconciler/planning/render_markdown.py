@@ -10,7 +10,14 @@ import html
 import re
 from collections.abc import Iterator
 
-from reconciler.planning.render_text import effect_text, heading, interruptions, summary
+from reconciler.planning.render_text import (
+    NOT_KNOWN_OFFLINE,
+    effect_text,
+    heading,
+    interruptions,
+    summary,
+    supposition,
+)
 from reconciler.planning.render_text import render as render_text
 from reconciler.planning.shown import count, plain
 from reconciler.planning.steps import DeployApp, Held, Plan, ScaleWorkers, Step, StopApp, UpdateApp
@@ -53,8 +60,13 @@ def _head(plan: Plan) -> Iterator[str]:
     yield marker(plan.cluster)
     missed = interruptions(plan)
     extra = f" {count(len(missed), 'interruption')}." if missed else ""
-    yield f"### reconcile {code(plan.cluster)}: {summary(plan).removeprefix('Plan: ')}{extra}"
+    offline = ", offline" if plan.since else ""
+    yield f"### reconcile {code(plan.cluster)}{offline}: {summary(plan).partition(': ')[2]}{extra}"
     yield ""
+    if plan.since:
+        yield f"**Offline plan:** nobody was asked what runs. Supposed: {code(supposition(plan.since))}."
+        yield f"Not known: {NOT_KNOWN_OFFLINE}."
+        yield ""
     if plan.unseen:
         seen_not = ", ".join(code(unseen.what) for unseen in plan.unseen)
         yield f"**Incomplete:** {seen_not} could not be seen; nothing is said about what could not be seen."

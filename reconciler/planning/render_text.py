@@ -13,6 +13,7 @@ from rich.text import Text
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 from reconciler.planning.shown import at, count, duration, listed, plain, size
+from reconciler.planning.source import Revision
 from reconciler.planning.steps import (
     Action,
     Change,
@@ -85,7 +86,7 @@ def _text_of(line: Line) -> Text:
 
 
 def summary(plan: Plan) -> str:
-    """`Plan: 2 to create, 1 to update, nothing to stop; 1 held.`"""
+    """`Plan: 2 to create, 1 to update, 0 to stop; 1 held.`, or `Offline plan: …`"""
     verbs = [step.verb for step in plan.steps]
     parts = [
         f"{sum(isinstance(verb, DeployApp) for verb in verbs)} to create",
@@ -95,7 +96,8 @@ def summary(plan: Plan) -> str:
     if any(isinstance(verb, ScaleWorkers) for verb in verbs):
         parts.append("worker bounds to set")
     held = f"; {len(plan.held)} held" if plan.held else ""
-    return f"Plan: {', '.join(parts)}{held}."
+    word = "Offline plan" if plan.since else "Plan"
+    return f"{word}: {', '.join(parts)}{held}."
 
 
 def interruptions(plan: Plan) -> tuple[str, ...]:
@@ -173,16 +175,37 @@ def _header(plan: Plan) -> Iterator[Line]:
         yield (("         with uncommitted files", "bold"),)
     if revision.signature:
         yield _plain(f"         signed by {revision.signature}")
-    state = (
-        "complete" if not plan.unseen else f"incomplete: {', '.join(unseen.what for unseen in plan.unseen)} not seen"
-    )
-    yield _plain(f"Live     {plan.worker or 'no worker answered'} ({state})")
+    yield from _live(plan)
     if plan.scope:
         yield _plain(f"Target   {listed(plan.scope)}")
     yield ()
     if plan.steps or plan.held:
         yield (("  " + LEGEND, "dim"),)
         yield ()
+
+
+def _live(plan: Plan) -> Iterator[Line]:
+    if plan.since:
+        yield (("Live     NOT ASKED: this is an offline plan", "bold"),)
+        yield _plain(f"Supposed {supposition(plan.since)}")
+        return
+    state = (
+        "complete" if not plan.unseen else f"incomplete: {', '.join(unseen.what for unseen in plan.unseen)} not seen"
+    )
+    yield _plain(f"Live     {plan.worker or 'no worker answered'} ({state})")
+
+
+def supposition(since: Revision) -> str:
+    """What an offline plan takes for granted."""
+    subject = f' "{plain(since.subject, 72)}"' if since.subject else ""
+    return f"everything runs as {since.short}{subject} says, and is well"
+
+
+NOT_KNOWN_OFFLINE = (
+    "whether that commit is what runs; changes by hand (drift), free resources, stored versions; people's "
+    "orders and rights; values of secrets (one counts as changed when it is read from elsewhere or was encrypted anew)"
+)
+"""What nobody was asked for an offline plan."""
 
 
 def _block(step: Step, steps: Mapping[str, Step], shared: Mapping[str, tuple[str, ...]], wave: int) -> Iterator[Line]:
@@ -259,6 +282,8 @@ def _folders(plan: Plan) -> Iterator[Line]:
 
 def _footer(plan: Plan, command: str) -> Iterator[Line]:
     unseen = "; ".join(f"{unseen.what} ({plain(unseen.why, MESSAGE_LIMIT)})" for unseen in plan.unseen)
+    if plan.since:
+        unseen = NOT_KNOWN_OFFLINE
     yield _plain(f"Unknown: {unseen or 'nothing'}.")
     if plan.accepted:
         yield _plain(f"Ignored differences: {len(plan.accepted)} ({listed(plan.accepted)}).")
@@ -272,8 +297,14 @@ def _footer(plan: Plan, command: str) -> Iterator[Line]:
         yield ((f"Waits ({plan.gate.reason}): {plan.gate.message}.", "bold yellow"),)
     if command:
         yield ()
-        yield _plain("Apply it with:" if plan.steps else "Nothing to apply. Next:")
+        yield _plain(_before_command(plan))
         yield ((f"    {command}", "bold"),)
+
+
+def _before_command(plan: Plan) -> str:
+    if plan.since:
+        return "It cannot be applied. The plan for what really runs:"
+    return "Apply it with:" if plan.steps else "Nothing to apply. Next:"
 
 
 def _times(plan: Plan) -> Iterator[str]:

@@ -10,20 +10,28 @@ from reconciler.planning.diff import CLUSTER_FILE, SECRET_VALUES, STATUS, Differ
 from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Order
 from reconciler.planning.shown import at, count, listed, plain
+from reconciler.planning.source import Revision
 from reconciler.planning.steps import PlanOptions
 
 
-def why(difference: Difference, wanted: DesiredApp, desired: DesiredState, pin: Order | None = None) -> str:
-    """`pin`: by which the app is to run as an older commit has it."""
+def why(
+    difference: Difference,
+    wanted: DesiredApp,
+    desired: DesiredState,
+    pin: Order | None = None,
+    since: Revision | None = None,
+) -> str:
+    """`pin`: by which the app is to run as an older commit has it. `since`: the commit that is supposed to run."""
     if difference.kind is Kind.CREATE and difference.drift:
         return f"{wanted.where} asks for it, and it ran before and is gone (drift)"
     if difference.kind is Kind.CREATE:
-        return f"{wanted.where} asks for it and it does not run{commit_of(_path(wanted), desired, '; last change ')}"
+        is_new = f", and {since.short} does not" if since else " and it does not run"
+        return f"{wanted.where} asks for it{is_new}{commit_of(_path(wanted), desired, '; last change ')}"
     if pin:
         return rolled_back(pin)
     if difference.drift:
         return f"live differs from git (drift{by_hand(difference.running)})"
-    return "; ".join(_causes(difference, wanted, desired)) or "what runs is not what was deployed last"
+    return "; ".join(_causes(difference, wanted, desired, since)) or "what runs is not what was deployed last"
 
 
 def by_hand(running: AppState | None) -> str:
@@ -41,7 +49,7 @@ def rolled_back(pin: Order) -> str:
     return f"rolled back to {pin.revision[:7]} by {plain(pin.by, 80)}{reason}"
 
 
-def _causes(difference: Difference, wanted: DesiredApp, desired: DesiredState) -> Iterator[str]:
+def _causes(difference: Difference, wanted: DesiredApp, desired: DesiredState, since: Revision | None) -> Iterator[str]:
     running = difference.running
     old_tree = running.provenance.tree if running and running.provenance else None
     new_tree = wanted.provenance.tree
@@ -53,7 +61,7 @@ def _causes(difference: Difference, wanted: DesiredApp, desired: DesiredState) -
     if difference.fields - said_by_folder - {SECRET_VALUES, STATUS}:
         yield f"{wanted.where} changed{commit_of(CLUSTER_FILE, desired, ' in ')}"
     if SECRET_VALUES in difference.fields:
-        yield "the value of a secret changed where it is read from"
+        yield "a secret is read from elsewhere" if since else "the value of a secret changed where it is read from"
     if STATUS in difference.fields:
         failed = "did not pass its gate" if running and running.status == "RUNNING" else "did not come up"
         yield f"it {failed}, and is to be tried again"
