@@ -92,6 +92,7 @@ class Keeper:
     _resting: dict[str, Rest] = field(default_factory=dict[str, Rest])
     _again: set[str] = field(default_factory=set[str])
     _told: str = ""
+    _strangers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._source = SteadySource(self.world.source, self.interval_s or FIRST_INTERVAL_S)
@@ -169,6 +170,9 @@ class Keeper:
         """Of each pass that did something or saw something new."""
         for outcome in done.outcomes:
             log.log(logging.INFO if outcome.result is Result.DONE else logging.ERROR, "%s", _logged(outcome))
+        if (strangers := done.look.desired.strangers) != self._strangers:
+            log.warning("event=no_right said_in=cluster.yaml of=%r", ", ".join(strangers))
+            self._strangers = strangers
         now = f"event=pass revision={done.look.plan.revision.short} {_counts(done)}"
         log.log(logging.DEBUG if now == self._told else logging.INFO, "%s", now)
         self._told = now

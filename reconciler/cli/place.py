@@ -114,7 +114,7 @@ async def opened(place: Place, *, writes: bool, front: Front | None = None) -> A
     """The world of this place; connections are made when first needed and closed at the end. Who `writes` has a lease
     to take. Without `front` nothing is published: two that answer to one service id would be in each other's way."""
     if place.world:
-        yield place.world
+        yield replace(place.world, anchor=place.anchor)
         return
     from reconciler.lease import Lease
 

@@ -26,6 +26,7 @@ class FakeRunning:
 
     heard: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
     refuses: str = ""
+    person: Person = ANNA
 
     async def order(self, method: str, arguments: Any) -> Any:
         if self.refuses:
@@ -33,7 +34,7 @@ class FakeRunning:
         self.heard.append((method, dict(arguments)))
 
     async def me(self) -> Person:
-        return ANNA
+        return self.person
 
 
 @dataclass

@@ -324,6 +324,18 @@ async def test_those_who_are_named_may_order(methods: Mapping[str, Any], orders:
     assert order.at == 1000.0 and order.by and order.revision.startswith("9c1e7d2")
 
 
+async def test_who_may_prune_may_approve_and_order_nothing_else(orders: FakeOrders) -> None:
+    board, pruners = a_board(an_app("one")), ["bob@lab.example.org"]
+    methods = StatusService(board, orders=orders, pruners=lambda: pruners).methods()
+    assert (await methods["approve"]("p-9c1e7d2-ab12", context=BOB))["accepted"] is True
+    (order,) = orders.given
+    assert (order.by, order.by_id) == ("bob@lab.example.org", "bob-id"), "by whatever name he may, it is known"
+    for name, arguments in ORDERS:
+        with pytest.raises(Exception, match="may not"):
+            await methods[name](**arguments, context=ANN if name == "approve" else BOB)
+    assert orders.given == [order] and not orders.retried
+
+
 async def test_whoever_sends_an_identity_is_not_believed(methods: Mapping[str, Any], orders: FakeOrders) -> None:
     with pytest.raises(Exception, match="user"):
         await methods["retry"]("one", user={"id": "ann-id"}, context=BOB)
