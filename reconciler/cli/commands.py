@@ -60,6 +60,13 @@ def plan(
     confirm_deletes: Confirm = 0,
     force: Force = False,
     output: Annotated[Output, typer.Option("-o", "--output", help="How the plan is written.")] = Output.TEXT,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REV",
+            help="Ask nobody what runs: suppose that it is what this branch, tag or commit says. Needs no token.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Save the plan to this file, to apply exactly it later.")] = None,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 2 when there is something to do, 0 when not, 1 on errors.")
@@ -74,12 +81,17 @@ def plan(
       reconcile plan --worktree                         of files that are not committed yet
       reconcile plan --out plan.json && reconcile apply plan.json
       reconcile plan -o markdown --detailed-exitcode    for a merge request
+      reconcile plan --since main                       offline: what this branch would change of main
     """
+    if since is not None and out is not None:
+        raise typer.BadParameter(
+            "a plan made offline cannot be applied, so it is not saved; leave --out or --since out"
+        )
     options = PlanOptions(frozenset(target or ()), confirm_deletes, force)
     leave(
         screen,
         lambda: _verbs().plan(
-            place, options, screen, output=output.value, out=out, detailed_exitcode=detailed_exitcode
+            place, options, screen, output=output.value, out=out, detailed_exitcode=detailed_exitcode, since=since
         ),
     )
 

@@ -130,13 +130,13 @@ async def opened(place: Place, *, writes: bool, front: Front | None = None) -> A
         return known.hypha
 
     def at(commit: str) -> Source:
-        return _source(replace(place, ref=commit))
+        return source_of(replace(place, ref=commit))
 
     async with AsyncExitStack() as ends:
         ends.push_async_callback(_hang_up, reached.values())
         lease = await ends.enter_async_context(Lease(_who_we_are())) if writes else None
         older = None if place.worktree else at
-        yield World(_source(place), hypha, secrets, lease=lease, at=older, anchor=place.anchor)
+        yield World(source_of(place), hypha, secrets, lease=lease, at=older, anchor=place.anchor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,8 @@ class _Reached:
     """The newest commit's, alone."""
 
 
-def _source(place: Place) -> Source:
+def source_of(place: Place) -> Source:
+    """The repository alone."""
     from reconciler.adapters.git import GitSource
 
     return GitSource(

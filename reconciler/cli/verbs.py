@@ -15,12 +15,13 @@ from typing import Any
 from rich.text import Text
 
 from reconciler.cli.lines import JsonLines
-from reconciler.cli.place import Place, alone, opened
+from reconciler.cli.place import Place, alone, opened, source_of
 from reconciler.cli.show import Screen, app_row, applied, apps_table, said
-from reconciler.errors import ReconcilerError, Remedy, StalePlan
+from reconciler.errors import InvalidDesiredState, ReconcilerError, Remedy, SourceUnusable, StalePlan
 from reconciler.planning import drift, plan_file, plan_lines, render_markdown, render_text
 from reconciler.planning.declare import declare
 from reconciler.planning.steps import Plan, PlanOptions
+from reconciler.planning.supposed import plan_since
 from reconciler.ports import World
 from reconciler.reconcile import Look, Pass, carry_out, look
 from reconciler.settle import Settled, Verdict, Waited, reconcile_until_settled
@@ -53,27 +54,59 @@ class Wishes:
 
 
 async def plan(
-    place: Place, options: PlanOptions, screen: Screen, *, output: str, out: Path | None, detailed_exitcode: bool
+    place: Place,
+    options: PlanOptions,
+    screen: Screen,
+    *,
+    output: str,
+    out: Path | None = None,
+    detailed_exitcode: bool = False,
+    since: str | None = None,
 ) -> int:
+    """`since`: the commit that is supposed to run; None: it is asked what runs."""
     async with opened(place, writes=False) as world:
-        screen.masked = world.secrets.masked
-        seen = await looked(world, options, screen)
-    document = plan_file.to_json(seen.plan, _now())
+        if since is not None:
+            made = await _planned_since(world, since, place, options, screen)
+        else:
+            screen.masked = world.secrets.masked
+            made = (await looked(world, options, screen)).plan
+    document = plan_file.to_json(made, _now())
     if out:
         _save(document, out)
     match output:
         case "json":
             screen.document(document)
         case "jsonl":
-            for line in plan_lines.lines(seen.plan, document["created_at"]):
+            for line in plan_lines.lines(made, document["created_at"]):
                 screen.line(line)
         case "markdown":
-            screen.markdown(render_markdown.render(seen.plan))
+            screen.markdown(render_markdown.render(made))
         case _:
-            screen.result(render_text.render(seen.plan, command=_after_plan(seen.plan, place, out)))
-    if seen.desired.problems or seen.plan.unseen:
+            screen.result(render_text.render(made, command=_after_plan(made, place, out)))
+    if made.problems or made.unseen:
         return 1
-    return 2 if detailed_exitcode and seen.plan.steps else 0
+    return 2 if detailed_exitcode and made.steps else 0
+
+
+async def _planned_since(world: World, since: str, place: Place, options: PlanOptions, screen: Screen) -> Plan:
+    """Of two commits, and nothing else: nobody but git is asked, and no secret is read. Raises NoSuchApp, and
+    SourceUnusable when there is nothing to compare with."""
+    desired = declare(await world.source.fetch(), workspace=place.workspace)
+    if desired.problems:
+        screen.problems(desired.problems)
+    there = replace(place, ref=since, worktree=False)
+    try:
+        older = world.at(since) if world.at else source_of(there)
+        then = declare(await older.fetch(), workspace=place.workspace)
+    except InvalidDesiredState as error:
+        hint = f"Name another commit. What is wrong: reconcile validate {there.command_tail}"
+        raise SourceUnusable(f"--since {since}: {place.cluster} is invalid in it: {error}", hint=hint) from None
+    except SourceUnusable as error:
+        hint = "Name a branch, a tag or a commit's id (git rev-parse HEAD^). A shallow clone may have to fetch it."
+        raise SourceUnusable(f"--since {since}: {error}", hint=hint) from None
+    known = {*desired.apps, *desired.broken, *then.apps, *then.broken}
+    _refuse_unknown(options.targets, known, "--target ", "in neither commit")
+    return plan_since(desired, then, options, time.time())
 
 
 async def apply(place: Place, wishes: Wishes, screen: Screen) -> int:
@@ -157,11 +190,15 @@ async def looked(
     if seen.desired.problems:
         screen.problems(seen.desired.problems)
     known = seen.desired.apps.keys() | seen.desired.broken.keys() | seen.live.apps.keys()
-    for target in sorted({*options.targets, *named} - known):
+    _refuse_unknown({*options.targets, *named}, known, option, "neither in git nor running")
+    return seen
+
+
+def _refuse_unknown(named: Collection[str], known: Collection[str], option: str, where: str) -> None:
+    for target in sorted({*named}.difference(known)):
         near = difflib.get_close_matches(target, known, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(sorted(known)) or 'no apps'}"
-        raise NoSuchApp(f"{option}{target}: no such app, neither in git nor running", hint=hint)
-    return seen
+        raise NoSuchApp(f"{option}{target}: no such app, {where}", hint=hint)
 
 
 async def _carry_out(world: World, seen: Look, wishes: Wishes, place: Place, screen: Screen) -> int:
@@ -229,6 +266,8 @@ def _approve(wishes: Wishes, planned: Plan, screen: Screen) -> None:
 
 
 def _after_plan(planned: Plan, place: Place, out: Path | None) -> str:
+    if planned.since:
+        return f"reconcile plan {place.command_tail}"
     if planned.unseen:
         return f"reconcile up {place.command_tail}" if any("embedded" in u.why for u in planned.unseen) else ""
     if planned.empty:
