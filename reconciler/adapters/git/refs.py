@@ -17,7 +17,11 @@ def local_commit(git: Git, ref: str | None, url: str, *, unborn_is_fine: bool) -
     """(ref as shown, commit id) of what is followed in a local repository."""
     if ref is None:
         return _local_head(git, url, unborn_is_fine=unborn_is_fine)
-    names = [ref] if ref.startswith("refs/") else [f"refs/{kind}/{ref}" for kind in ("heads", "tags", "remotes/origin")]
+    names = (
+        [ref]
+        if ref.startswith("refs/")
+        else [f"refs/{kind}/{ref}" for kind in ("heads", "tags", "remotes/origin", "remotes")]
+    )
     lines = git("for-each-ref", "--format=%(refname)", *names).decode().splitlines()
     name = only_one(ref, [name for name in names if name in lines])
     commit = commit_of(git, name or ref) if name or is_commit(ref) else None
