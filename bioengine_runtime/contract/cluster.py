@@ -28,7 +28,10 @@ class HyphaSpec(Closed):
         default="reconcile-status", pattern=APP_ID_PATTERN, description="Service id under which reports are published."
     )
     worker: str = Field(
-        default="bioengine-worker", min_length=1, description="Service id of the worker; the full id when several run."
+        default="bioengine-worker",
+        min_length=1,
+        description="Service id of the worker. The full id, workspace/client:service, pins it: for "
+        "when several run, or others may register services there, since steps carry secrets.",
     )
     token: SecretRef | None = Field(default=None, description="Where the reconciler's own token is read from.")
 
