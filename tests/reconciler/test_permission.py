@@ -10,11 +10,17 @@ from typing import Any
 
 import pytest
 
+from bioengine_runtime.contract.cluster import ClusterSpec
+from reconciler.adapters.reports import HyphaReports
+from reconciler.board import Board
 from reconciler.cli.keep import Keeper
+from reconciler.cli.place import Front, Place, opened
 from reconciler.errors import Unreachable
 from reconciler.observe import observe
 from reconciler.planning.people import NOBODY, Anchor, Person
+from reconciler.planning.steps import PlanOptions
 from reconciler.ports import Hypha, World
+from reconciler.reconcile import look
 from tests.fakes import FakeMemory, FakeSecrets, FakeSource, FakeWorld, a_repository
 from tests.reconciler.test_orders import FakeRunning, Lab
 
@@ -113,6 +119,37 @@ def test_a_list_that_is_given_and_empty_is_nobody(lab: Lab, monkeypatch: pytest.
     assert "two" in lab.fake.runtime.apps
     applied_by(lab, ANN, "--pruners", "ann-id")
     assert "two" not in lab.fake.runtime.apps
+
+
+async def test_attack_the_door_for_orders_opens_to_none_but_those_who_count() -> None:
+    """Where Hypha is, and who may order there, is asked of a cluster.yaml that has the anchor's people already."""
+    fake, asked = FakeWorld(FakeSource(a_repository(cluster=policy(approvers=["mallory-id"])))), list[ClusterSpec]()
+
+    def hypha(cluster: ClusterSpec) -> Hypha:
+        asked.append(cluster)
+        return Hypha(fake.artifacts, fake.runtime)
+
+    await look(World(fake.source, hypha, FakeSecrets(), anchor=Anchor(approvers=("ann-id",))), PlanOptions())
+    assert [cluster.policy.approvers for cluster in asked] == [["ann-id"]]
+
+
+async def test_the_door_for_orders_is_as_the_newest_commit_has_it(tmp_path: Path) -> None:
+    anchor = Anchor(pruners=("ann-id",))
+    place = Place(str(tmp_path), home_option=tmp_path, anchor=anchor)
+    async with opened(place, writes=False, front=Front(Board())) as world:
+        assert world.anchor == anchor
+        for approver, other in (("ann-id", "ci-id"), ("ci-id", "ann-id")):
+            said = {"name": "lab", "policy": {"approvers": [approver], "pruners": [other]}}
+            reports = world.hypha(ClusterSpec.model_validate(said)).reports
+            assert isinstance(reports, HyphaReports)
+            methods = reports._service.methods()  # pyright: ignore[reportPrivateUsage]: else it takes a server
+            for method, user, expected in (
+                ("retry", approver, "takes no orders"),
+                ("retry", other, "may not retry"),
+                ("approve", other, "takes no orders"),
+            ):
+                with pytest.raises(Exception, match=expected):
+                    await methods[method]("one", context={"user": {"id": user}})
 
 
 class Silent(FakeRunning):
