@@ -67,7 +67,8 @@ def test_every_difference_is_resolved_or_held_and_never_both(world: World) -> No
     held, acted = [held.app_id for held in made.held], touched(made)
     for reason in {held.reason for held in made.held}:
         event(f"held {reason}")
-    found = sorted(difference.app_id for difference in differences(world.desired, world.live, world.fingerprints))
+    insists_on = world.options.insists_on
+    found = sorted(one.app_id for one in differences(world.desired, world.live, world.fingerprints, insists_on))
     assert sorted(held + acted) == found
     assert set(made.unchanged) | {*held, *acted} >= world.desired.apps.keys()
     assert not set(made.unchanged) & {*held, *acted}

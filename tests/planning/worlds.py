@@ -64,6 +64,7 @@ UNSEEN = ONE_ANSWER(((), ("artifacts",), ("artifacts",), ("apps",), ("apps", "ar
 TARGETS = ONE_ANSWER((frozenset[str](), frozenset({"app-b"}), frozenset({"app-a", "app-d"})))
 CONFIRMED = ONE_ANSWER((0, 0, 1, 6))
 PRUNE = ONE_ANSWER((True, True, False))
+PRUNERS = ONE_ANSWER((None, None, ["ann-id"]))
 BUDGET = ONE_ANSWER(("100%", "100%", "50%", "10%", 1, 0))
 CHANGED = ONE_ANSWER((None, {CLUSTER_FILE: (OLD_COMMIT, "Add an app"), "apps/one": (COMMIT, "Fix")}))
 NODES = ONE_ANSWER(([], [a_node(CPU=3, GPU=1, memory=8 * GIB)], [a_node(CPU=64)]))
@@ -110,7 +111,12 @@ def worlds(draw: st.DrawFn) -> World:
     desired = a_desired(
         *_with_dependencies_among(apps, broken),
         broken=broken,
-        policy={"prune": draw(PRUNE), "self_heal": draw(MAYBE), "removal_budget": draw(BUDGET)},
+        policy={
+            "prune": draw(PRUNE),
+            "pruners": draw(PRUNERS),
+            "self_heal": draw(MAYBE),
+            "removal_budget": draw(BUDGET),
+        },
         compute={"mode": "slurm", "workers": {"min": 0, "max": 4}} if slurm else None,
         changed=draw(CHANGED),
     )
