@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from bioengine_runtime.apps.builder import Blueprint
 from bioengine_runtime.apps.errors import BadApp
 from bioengine_runtime.apps.surroundings import place
+from bioengine_runtime.claims import claims_of
 from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.sealing import read_key, seal, unseal
-from bioengine_runtime.worker.tokens import claims_of
 
 Secrets = Mapping[str, Mapping[str, str]]
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from bioengine_runtime.claims import Claims, claims_of
 from bioengine_runtime.local.tokens import mint_user_token
-from bioengine_runtime.worker.tokens import Claims, NoToken, TokenFile, TokenKeeper, claims_of
+from bioengine_runtime.worker.tokens import NoToken, TokenFile, TokenKeeper
 
 
 def a_token(lifetime_s: int = 100, grants: Any = None, user: str = "ann") -> str:

@@ -14,8 +14,8 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from bioengine_runtime.claims import claims_of
 from bioengine_runtime.local.ray_head import ray_environment
-from bioengine_runtime.worker.tokens import claims_of
 from tests.runtime.demo_app import demo_files
 from tests.runtime.stack import Stack, a_stack, eventually
 
