@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.errors import HeldElsewhere, InvalidDesiredState, ReconcilerError, Remedy
+from reconciler.planning.backoff import wait_s
 from reconciler.planning.steps import Reason
 from reconciler.reconcile import Pass
 
 log = logging.getLogger(__name__)
 
 SOON_S = 3.0
-LONGEST_BACKOFF_S = 600.0
 JITTER = 0.1
 
 
@@ -52,7 +52,7 @@ class Pace:
         if self.soon:
             return min(SOON_S, self.interval_s)
         if self.remedy in (Remedy.RETRY, Remedy.BUG):
-            return min(SOON_S * 2.0 ** (self.troubles - 1), LONGEST_BACKOFF_S)
+            return wait_s(self.troubles, SOON_S)
         return self.interval_s if self.moment_s is None else min(max(self.moment_s, 0.0), self.interval_s)
 
 

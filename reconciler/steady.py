@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from reconciler.errors import ReconcilerError
+from reconciler.planning.backoff import wait_s
 from reconciler.planning.source import SourceTree
 from reconciler.ports import Source
 
 log = logging.getLogger(__name__)
 
 SHORTEST_RETRY_S = 3.0
-LONGEST_RETRY_S = 600.0
 
 
 class SteadySource:
@@ -48,11 +48,11 @@ class SteadySource:
             self._due = self._clock() + self.interval_s
         except ReconcilerError as error:
             self._troubles += 1
-            wait_s = min(SHORTEST_RETRY_S * 2.0 ** (self._troubles - 1), LONGEST_RETRY_S)
-            self._due = self._clock() + wait_s
+            again_in_s = wait_s(self._troubles, SHORTEST_RETRY_S)
+            self._due = self._clock() + again_in_s
             if self._last is None:
                 raise
-            log.warning("event=source_away tries=%d again_in_s=%.0f why=%s", self._troubles, wait_s, error)
+            log.warning("event=source_away tries=%d again_in_s=%.0f why=%s", self._troubles, again_in_s, error)
             away = replace(self._last.revision, away=str(error))
             self._last = replace(self._last, revision=away)
         return self._last

@@ -8,6 +8,13 @@ from reconciler.planning.steps import DeployApp, Outcome, Plan, Rest, Result, St
 
 SHORTEST_S = 5.0
 LONGEST_S = 600.0
+_DOUBLINGS = 30
+"""More of them change nothing, and a trouble may last so long that the number would be too large for a float."""
+
+
+def wait_s(tries: int, shortest_s: float = SHORTEST_S) -> float:
+    """How long to wait after so many failures in a row: each time twice as long, up to LONGEST_S."""
+    return min(shortest_s * 2.0 ** min(tries - 1, _DOUBLINGS), LONGEST_S)
 
 
 def after(before: Mapping[str, Rest], plan: Plan, outcomes: Iterable[Outcome], now: float) -> Mapping[str, Rest]:
@@ -22,8 +29,7 @@ def after(before: Mapping[str, Rest], plan: Plan, outcomes: Iterable[Outcome], n
             continue
         digest, last = digest_of(step), before.get(step.app_id)
         tries = last.tries + 1 if last and last.digest == digest else 1
-        wait_s = min(SHORTEST_S * 2.0 ** (tries - 1), LONGEST_S)
-        resting[step.app_id] = Rest(tries, now + wait_s, digest, failed.message)
+        resting[step.app_id] = Rest(tries, now + wait_s(tries), digest, failed.message)
     return resting
 
 

@@ -48,6 +48,13 @@ def test_it_rests_ever_longer_while_it_fails_and_no_more_when_it_is_done() -> No
     assert after(resting, tried, ended(tried, ""), now) == {}
 
 
+def test_one_that_failed_for_weeks_rests_like_any_other() -> None:
+    tried = planned("one")
+    before = after({}, tried, ended(tried, "deploy one"), NOW)["one"]
+    again = after({"one": replace(before, tries=100_000)}, tried, ended(tried, "deploy one"), NOW)
+    assert again["one"] == replace(before, tries=100_001, until=NOW + LONGEST_S)
+
+
 def test_new_content_is_tried_at_once() -> None:
     first = planned("one")
     resting = dict(after({}, first, ended(first, "deploy one"), NOW))

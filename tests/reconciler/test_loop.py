@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import HeldElsewhere, InvalidDesiredState, SourceUnusable, Unreachable
-from reconciler.loop import LONGEST_BACKOFF_S, SOON_S, Pace, run
+from reconciler.errors import HeldElsewhere, InvalidDesiredState, Remedy, SourceUnusable, Unreachable
+from reconciler.loop import SOON_S, Pace, run
+from reconciler.planning.backoff import LONGEST_S
 from reconciler.planning.memory import Holder
 from reconciler.planning.steps import PlanOptions
 from reconciler.reconcile import Pass, reconcile
@@ -38,9 +39,14 @@ async def test_while_hypha_does_not_answer_it_is_asked_later_and_later() -> None
     for _ in range(12):
         pace = pace.after(await a_pass(fake))
         waits.append(pace.seconds())
-    assert waits[:3] == [SOON_S, SOON_S * 2, SOON_S * 4] and waits[-1] == LONGEST_BACKOFF_S
+    assert waits[:3] == [SOON_S, SOON_S * 2, SOON_S * 4] and waits[-1] == LONGEST_S
     fake.runtime.heal()
     assert pace.after(await a_pass(fake)).troubles == 0
+
+
+@pytest.mark.parametrize("remedy", [Remedy.RETRY, Remedy.BUG])
+def test_a_trouble_of_weeks_does_not_end_the_loop(remedy: Remedy) -> None:
+    assert Pace(30, troubles=100_000, remedy=remedy).seconds() == LONGEST_S
 
 
 async def test_an_app_that_fails_slows_nobody_else_down() -> None:

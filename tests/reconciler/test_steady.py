@@ -70,6 +70,16 @@ async def test_a_source_that_is_away_is_asked_ever_more_slowly(source: FakeSourc
     assert waits == sorted(waits) and waits[0] < 10 and waits[-1] == 600
 
 
+async def test_a_source_that_is_away_for_weeks_still_has_its_last_commit(source: FakeSource, clock: Clock) -> None:
+    steady = SteadySource(source, 60.0, clock)
+    first = await steady.fetch()
+    source.fail("fetch", Unreachable("away"))
+    for _ in range(1100):
+        clock.now += 600
+        assert (await steady.fetch()).revision.commit == first.revision.commit
+    assert steady.due_in_s == 600
+
+
 async def test_before_the_first_commit_its_trouble_is_everybodys(source: FakeSource, clock: Clock) -> None:
     source.fail("fetch", Unreachable("away"))
     with pytest.raises(Unreachable):
