@@ -59,7 +59,7 @@ class DesiredState:
     rewritten: bool = False
     """The commit seen before is not part of this one's history: somebody pushed by force."""
     strangers: tuple[str, ...] = ()
-    """Whom cluster.yaml gives a right (`mallory (policy.pruners)`), and who, by what is said outside of it, has none."""
+    """Whom cluster.yaml gives a right, `mallory (policy.pruners)`, who has none by what is said outside of it."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
