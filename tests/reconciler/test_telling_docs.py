@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import yaml
 from reconciler.cli.commands import app
 from reconciler.planning.conditions import Status, Type
 from reconciler.telling.metrics import Metrics
+from tests.fakes import a_repository, an_app_folder
+from tests.reconciler.git_world import Repository
 
 DOCS = Path(__file__).parents[2] / "docs"
 RECIPES = ("github.yml", "gitlab.yml")
@@ -129,7 +132,7 @@ def ours(script: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_command_of_the_recipes_is_one_that_we_know(name: str) -> None:
     found = [words for script in scripts(recipe(name)) for words in ours(script)]
-    assert {words[0] for words in found} == {"validate", "plan", "apply"}
+    assert {words[0] for words in found} == {"plan", "apply"}
     for verb, *words in found:
         commands()[verb].make_context(verb, list(words))  # raises on what it does not know
 
@@ -146,12 +149,54 @@ def test_every_script_of_the_recipes_is_bash_and_takes_nothing_from_strangers(na
 
 def test_sp_01_a_fork_gets_no_secret() -> None:
     github, gitlab = recipe("github.yml"), recipe("gitlab.yml")
-    assert "secrets." not in json.dumps(github["jobs"]["validate"]) and "secrets." in json.dumps(github["jobs"]["plan"])
-    assert "head.repo.full_name != github.repository" in github["jobs"]["validate"]["if"]
+    of_fork = json.dumps(github["jobs"]["offline"])
+    assert "secrets." not in of_fork and "secrets." in json.dumps(github["jobs"]["plan"])
+    assert "vars." not in of_fork and "vars." not in json.dumps(github["env"]), "forks are given none"
+    assert "head.repo.full_name != github.repository" in github["jobs"]["offline"]["if"]
+    assert "permissions" not in github["jobs"]["offline"] and not github["jobs"]["offline"].get("environment")
     assert "head.repo.full_name == github.repository" in github["jobs"]["plan"]["if"]
     assert github["permissions"] == {"contents": "read"} and "permissions" not in github["jobs"]["apply"]
     assert "$HYPHA_SERVER_URL" in step("Plan"), "no merge request sends the token elsewhere"
-    assert gitlab["validate"]["extends"] == ".reconcile" and "FINGERPRINT_KEY" not in json.dumps(gitlab[".reconcile"])
+    assert "RECONCILE_PACKAGE" in github["env"] and "RECONCILE_PACKAGE" in gitlab["variables"]
+    assert gitlab["offline"]["extends"] == ".reconcile" and "FINGERPRINT_KEY" not in json.dumps(gitlab[".reconcile"])
+
+
+def scripts_of_forks() -> dict[str, str]:
+    return {
+        "github.yml": next(one["run"] for one in recipe("github.yml")["jobs"]["offline"]["steps"] if "run" in one),
+        "gitlab.yml": "\n".join(recipe("gitlab.yml")["offline"]["script"]),
+    }
+
+
+def as_checked_out(name: str, tmp_path: Path) -> tuple[Path, str]:
+    """What a job of a fork finds: GitHub's shallow merge commit, or all of the branch; and its base."""
+    lab = Repository(tmp_path / "lab", a_repository("one", "two"))
+    base = lab.head
+    lab.git("checkout", "-q", "-b", "theirs")
+    lab.commit("Say more", an_app_folder("one", says="more"))
+    if name == "github.yml":
+        lab.git("checkout", "-q", "main")
+        base = lab.commit("Meanwhile", an_app_folder("two", says="meanwhile"))
+        lab.git("merge", "-q", "--no-edit", "theirs")
+    clone = Repository(tmp_path / "clone", {})
+    clone.git("fetch", "-q", "--depth=2" if name == "github.yml" else "--tags", f"file://{lab.path}", "HEAD")
+    clone.git("checkout", "-q", "--detach", "FETCH_HEAD")
+    return clone.path, base
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_fork_gets_an_offline_plan(name: str, tmp_path: Path) -> None:
+    """Run as it stands, in such a clone. Caught: a base that the clone does not have; the exit code lost."""
+    clone, base = as_checked_out(name, tmp_path)
+    ours = {"uv": "true", "reconcile": f'exec {sys.executable} -m reconciler "$@"'}
+    told = {"RECONCILE_PACKAGE": "x", "CI_MERGE_REQUEST_DIFF_BASE_SHA": base}
+    ran = run_step(scripts_of_forks()[name], clone, ours, **told)
+    assert ran.returncode == 0, ran.stderr
+    shown = (clone / "summary").read_text() if name == "github.yml" else ran.stdout
+    assert "**Offline plan:**" in shown and "0 to create, 1 to update, 0 to stop" in shown
+    assert f"sha1&#58;{base[:7]}" in shown and "<code>one</code>" in shown
+    broken = run_step(scripts_of_forks()[name].replace("--since", "--path nowhere --since"), clone, ours, **told)
+    assert broken.returncode == 1
 
 
 def run_step(script: str, folder: Path, stubs: dict[str, str], **variables: str) -> subprocess.CompletedProcess[str]:
