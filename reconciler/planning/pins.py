@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from reconciler.planning.desired import DesiredState
+from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Order, OrderKind
 
@@ -23,6 +23,18 @@ def pins(desired: DesiredState, live: LiveState) -> Mapping[str, Order]:
 
 
 def pinned(desired: DesiredState, older: Mapping[str, DesiredState]) -> DesiredState:
-    """With each app of `older` as that state has it. Where it has no such app, or a broken one, nothing changes."""
-    back = {app_id: then.apps[app_id] for app_id, then in older.items() if app_id in then.apps}
+    """With each app of `older` running what that state has. Where it has no such app, or a broken one, nothing
+    changes."""
+    back = {
+        app_id: _gone_back(desired.apps[app_id], then.apps[app_id])
+        for app_id, then in older.items()
+        if app_id in then.apps
+    }
     return replace(desired, apps={**desired.apps, **back}) if back else desired
+
+
+def _gone_back(now: DesiredApp, then: DesiredApp) -> DesiredApp:
+    """What runs is of then. How it is handled (left alone, healed, after which others) is said now: a rollback takes
+    back what somebody deployed, not what people wrote since about touching it."""
+    origin = then.provenance.model_copy(update={"owner": now.provenance.owner})
+    return replace(now, spec=then.spec, secrets=then.secrets, code=then.code, provenance=origin)

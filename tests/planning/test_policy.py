@@ -289,6 +289,34 @@ def test_an_app_that_is_rolled_back_is_brought_to_the_older_commit_and_says_by_w
     assert step.why == "rolled back to 4c45ada by anna: too slow" and not step.drift
 
 
+@pytest.mark.parametrize(
+    ("said_since", "reason"),
+    [
+        ({"suspend": "do not touch"}, Reason.SUSPENDED),
+        ({"self_heal": "detect"}, Reason.SELF_HEAL_DISABLED),
+        ({"depends_on": ("model",)}, Reason.DEPENDENCY_NOT_READY),
+        ({"ignore": ("/max_ongoing_requests",)}, None),
+    ],
+)
+def test_what_git_says_since_about_touching_an_app_holds_also_for_one_that_is_rolled_back(
+    said_since: Any, reason: Reason | None
+) -> None:
+    """Only what runs goes back: it took `suspend` and its like from the old commit, too, and undid what was changed by
+    hand."""
+    desired = pinned(a_desired(an_app(**said_since)), {"demo-app": a_desired(OLDER)})
+    by_hand = an_app(commit=OLD_COMMIT, max_ongoing_requests=99)
+    made = plan(desired, a_live(a_status(by_hand), artifacts=[an_artifact(by_hand)], orders=[PIN]), {})
+    assert not made.steps
+    assert reasons(made) == ({"demo-app": reason} if reason else {})
+
+
+def test_a_rolled_back_app_belongs_to_the_cluster_as_it_is_named_now() -> None:
+    then = a_desired(an_app(commit=OLD_COMMIT, owner="as-it-was-named", secrets=a_secret()))
+    before, now = then.apps["demo-app"], pinned(a_desired(an_app()), {"demo-app": then}).apps["demo-app"]
+    assert (now.spec, now.secrets, now.code) == (before.spec, before.secrets, before.code)
+    assert (now.provenance.owner, now.provenance.commit) == (an_app().provenance.owner, OLD_COMMIT)
+
+
 def test_while_it_is_rolled_back_it_is_not_in_sync_and_not_stuck() -> None:
     made, live = pinned_world(behind(orders=[PIN]))
     assert made.empty and not made.held
