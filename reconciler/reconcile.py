@@ -193,12 +193,17 @@ async def _workspace(hypha: Hypha) -> str | None:
 
 
 async def _older(world: World, pins: Mapping[str, Order], workspace: str | None) -> Mapping[str, DesiredState]:
-    """App id → what git said at the commit it is to go back to. One that cannot be read stops the pass: going forward
-    would undo what somebody ordered."""
+    """App id → what git said at the commit it is to go back to. An app whose commit cannot be read is left out: it
+    is held as it runs, since going forward would undo what somebody ordered, and the others go on."""
     if world.at is None:
         return {}
-    trees = {order.revision: await world.at(order.revision).fetch() for order in pins.values()}
-    return {app_id: declare(trees[order.revision], workspace=workspace) for app_id, order in pins.items()}
+    then: dict[str, DesiredState] = {}
+    for revision in sorted({order.revision for order in pins.values()}):
+        try:
+            then[revision] = declare(await world.at(revision).fetch(), workspace=workspace)
+        except ReconcilerError as error:
+            log.warning("event=pin_not_read revision=%s why=%s", revision[:7], error)
+    return {app_id: then[order.revision] for app_id, order in pins.items() if order.revision in then}
 
 
 def _stories(seen: Look) -> Callable[[str], Mapping[str, Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from bioengine_runtime.contract.status import Rejection
 from reconciler.apply import Ended, Event, Started
-from reconciler.errors import HeldElsewhere, LeaseLost, Spoiled, Unreachable
+from reconciler.errors import HeldElsewhere, LeaseLost, SourceUnusable, Spoiled, Unreachable
 from reconciler.lease import Lease, this_host
 from reconciler.planning.memory import Order, OrderKind, Remembered
 from reconciler.planning.steps import Gate, PlanOptions, Reason, Result
@@ -277,6 +278,31 @@ async def test_an_app_that_was_rolled_back_runs_what_its_older_commit_asked_for(
     assert {outcome.address for outcome in done.outcomes if outcome.address.startswith("update")} == {"update two"}
     assert fake.runtime.apps["one"] == before
     assert done.look.asked.apps["one"] != done.look.desired.apps["one"]
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        pytest.param(SourceUnusable("the commit is not here"), id="gone"),
+        pytest.param(Unreachable("git is away"), id="away"),
+        pytest.param({"cluster.yaml": "name: lab\napps: 3\n"}, id="invalid"),
+    ],
+)
+async def test_a_commit_to_go_back_to_that_cannot_be_read_holds_its_own_app_and_no_other(then: Any) -> None:
+    """It stopped the pass, and with it the changes of every app."""
+    fake = a_world("one", "two")
+    await reconcile(fake.world, NOTHING_ASKED)
+    older = FakeSource(then if isinstance(then, dict) else a_repository("one", "two"))
+    if isinstance(then, Exception):
+        older.fail("fetch", then)
+    fake.source.commit({**an_app_folder("one", says="worse"), **an_app_folder("two", says="better")})
+    asked = (await look(fake.world, NOTHING_ASKED)).asked
+    pin = Order(OrderKind.PIN, "one", "anna", 1.0, revision=older.head, digest=asked.apps["one"].spec.digest())
+    memory_of(fake).remembered = replace(memory_of(fake).remembered, orders=(pin,))
+    done = await reconcile(replace(fake.world, at=lambda _: older), NOTHING_ASKED)
+    assert {outcome.address for outcome in done.outcomes if outcome.address.startswith("update")} == {"update two"}
+    assert [(held.app_id, held.reason) for held in done.look.plan.held] == [("one", Reason.ROLLED_BACK)]
+    assert done.report["complete"]
 
 
 # ── what it learns and notes ───────────────────────────────────────────────────────────────────────────────────────
