@@ -55,6 +55,9 @@ class Recorded:
     async def workspace(self) -> str:
         return WORKSPACE
 
+    async def find(self, service_id: str) -> str:
+        return service_id
+
     async def ask(self, service_id: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
         del timeout_s
         self.calls.append(f"{service_id.rpartition('/')[2]}.{method}")

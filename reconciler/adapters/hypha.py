@@ -1,7 +1,8 @@
 """One session with a Hypha server: connects when first needed, drops what broke, and connects again.
 
 Law: every trouble of the wire is `Unreachable`, naming the server and a way out; every "no" of the other side is
-`RemoteError`, its last line only. The token is asked for when connecting and is kept nowhere.
+`RemoteError`, its last line only. Nobody is asked but the one who was meant: a service has the client and the workspace
+that its id says. The token is asked for when connecting and is kept nowhere.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ class RemoteError(Exception):
         if not match:
             return cls(type(error).__name__, lines[-1].strip().removeprefix("RemoteError:").strip())
         return cls(match[1], match[2].strip().strip("\"'"))
+
+
+class NoSuchService(Unreachable):
+    """Nobody offers a service of this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +103,38 @@ class HyphaSession:
             raise
 
     async def service(self, service_id: str) -> Any:
-        """A service by id, found once. Raises Unreachable when nobody offers it, RemoteError when it is ambiguous."""
+        """A service by id, found once. Raises Unreachable when nobody offers it, or another one answers; RemoteError
+        when it is ambiguous."""
         if service_id not in self._services:
             server = await self.connection()
-            try:
-                found = await self._answered(
-                    server, f"get_service({service_id})", server.get_service(service_id), 20.0, raw=True
-                )
-            except RemoteError as error:
-                if "Multiple services" in error.message:
-                    raise
-                raise Unreachable(
-                    f"{self._url}: no service {service_id!r} ({error.message[:200]})",
-                    hint="Is the worker running? Its service id is `hypha.worker` in cluster.yaml.",
-                ) from None
-            self._services[service_id] = found
+            self._services[service_id] = await self._found(server, service_id, server.get_service(service_id))
         return self._services[service_id]
+
+    async def find(self, service_id: str) -> str:
+        """The full id, `workspace/client:service`, of who offers it; only Hypha is asked. Raises as `service` does."""
+        server = await self.connection()
+        # "exact" is not what Hypha does in the workspace `public`: there it takes any one of several.
+        found = await self._found(server, service_id, server.get_service_info(service_id, {"mode": "exact"}))
+        return str(found["id"]).partition("@")[0]
+
+    async def _found(self, server: Any, service_id: str, looking: Awaitable[Any]) -> Any:
+        try:
+            found = await self._answered(server, f"get_service({service_id})", looking, 20.0, raw=True)
+        except RemoteError as error:
+            if "Multiple services" in error.message:
+                raise
+            raise NoSuchService(
+                f"{self._url}: no service {service_id!r} ({error.message[:200]})",
+                hint="Is the worker running? Its service id is `hypha.worker` in cluster.yaml.",
+            ) from None
+        workspace, answered = str(server.config.workspace), str(found["id"])
+        if not _is_meant(service_id, workspace, answered):
+            raise Unreachable(
+                f"{self._url}: {service_id!r} was looked for in workspace {workspace!r}, and {answered!r} was found; "
+                "it is not asked",
+                hint="Give the full id of the one you mean: <workspace>/<client>:<service>.",
+            )
+        return found
 
     async def register(self, service: dict[str, Any]) -> str:
         """Offer a service of ours; returns its full id."""
@@ -192,6 +213,20 @@ class HyphaSession:
         if not await _alive(server):
             await self._drop(server)
         raise Unreachable(f"{self._url}: {question}: {why}", hint="Try again; nothing was assumed.")
+
+
+def _is_meant(service_id: str, workspace: str, answered: str) -> bool:
+    """Whether the full id `answered` says all that `service_id` says; what that leaves out is our own workspace, and
+    whichever client."""
+    there, meant = _parts(answered), _parts(service_id)
+    return there == (meant[0] or workspace, meant[1] or there[1], meant[2])
+
+
+def _parts(service_id: str) -> tuple[str, str, str]:
+    """Workspace, client and service; "" for what is not said. What comes after an @ is the server's own."""
+    workspace, _, rest = service_id.partition("@")[0].rpartition("/")
+    client, _, service = rest.rpartition(":")
+    return workspace, client, service
 
 
 class _Restarted(Exception):

@@ -1,4 +1,9 @@
-"""The worker's service as we call it. All wire names of the reconciler's side are spelled here, and nowhere else."""
+"""The worker's service as we call it. All wire names of the reconciler's side are spelled here, and nowhere else.
+
+Law: who was met first under a short id is the worker from then on. Another client that offers the same short id,
+beside it or in its place, is told nothing: it might be anybody, and steps carry secrets. A worker that starts again is
+the same client, so this costs it nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
-from reconciler.adapters.hypha import HyphaSession, RemoteError
+from reconciler.adapters.hypha import HyphaSession, NoSuchService, RemoteError
 from reconciler.errors import Unreachable
 from reconciler.failpoint import side_effect
 from reconciler.ports import Progress, SecretValues, StepFailed
@@ -22,11 +27,12 @@ LATE_S = 15.0
 
 
 class WorkerRuntime:
-    """One worker, found by its service id."""
+    """One worker, found by its service id, which may leave out the client until one was met."""
 
     def __init__(self, session: HyphaSession, service_id: str, *, timeout_s: float = 30.0) -> None:
         self._session = session
         self._service_id = service_id
+        self._met: str | None = None
         self._timeout_s = timeout_s
 
     async def observe(self) -> WorkerState:
@@ -36,7 +42,8 @@ class WorkerRuntime:
             raise Unreachable(
                 f"worker {self._service_id} does not tell what runs: {error}", hint="May the token call it as an admin?"
             ) from None
-        return _read(WorkerState, answer, self._service_id)
+        # Who it is, Hypha knows: a plan names the one who would be sent the secrets, whatever it calls itself.
+        return _read(WorkerState, answer, self._service_id).model_copy(update={"service_id": self._met})
 
     async def prepare(self, spec: AppSpec, progress: Progress) -> Prepared:
         wanted = spec.model_dump(mode="json")
@@ -73,7 +80,10 @@ class WorkerRuntime:
     async def _ask(self, method: str, timeout_s: float, **arguments: Any) -> Any:
         """The answer; a "no" (answered as a value) and a fault (raised over there) both fail the step."""
         try:
-            answer = await self._session.ask(self._service_id, method, timeout_s=timeout_s, **arguments)
+            worker = self._met = self._met or await self._session.find(self._service_id)
+            answer = await self._session.ask(worker, method, timeout_s=timeout_s, **arguments)
+        except NoSuchService as gone:
+            raise await self._replaced() or gone from None
         except RemoteError as error:
             if "Multiple services" in error.message:
                 raise Unreachable(
@@ -88,6 +98,21 @@ class WorkerRuntime:
                 raise StepFailed(str(message))
             case _:
                 return answer
+
+    async def _replaced(self) -> Unreachable | None:
+        """Why the worker that was met is not taken for gone: somebody else offers its short id now."""
+        if self._met is None:
+            return None
+        try:
+            another = await self._session.find(self._service_id)
+        except (Unreachable, RemoteError):
+            return None
+        if another == self._met:
+            return None
+        return Unreachable(
+            f"{self._service_id!r} was worker {self._met}, which is gone; {another} offers it now and is not obeyed",
+            hint=f"If it is the new worker, write `hypha.worker: {another}` in cluster.yaml; else find out who it is.",
+        )
 
 
 def _read(model: type[Model], answer: Any, service_id: str) -> Model:

@@ -14,8 +14,9 @@ from reconciler.adapters.hypha import Address, HyphaSession, RemoteError
 from reconciler.errors import Unreachable
 
 
-class Service:
-    def __init__(self, server: Server) -> None:
+class Service(dict[str, str]):
+    def __init__(self, server: Server, full_id: str) -> None:
+        super().__init__(id=full_id)
         self._server = server
 
     def __getattr__(self, name: str) -> Any:
@@ -41,9 +42,9 @@ class Server:
         for handler in self._handlers:
             handler({})
 
-    async def get_service(self, _: str) -> Any:
+    async def get_service(self, service_id: str) -> Any:
         self.looked_up += 1
-        return Service(self)
+        return Service(self, f"ws/client:{service_id}")
 
     def answer(self, answer: Any) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -31,6 +31,9 @@ class ScriptedSession:
     async def workspace(self) -> str:
         return "ws"
 
+    async def find(self, service_id: str) -> str:
+        return service_id
+
     async def ask(self, service_id: str, method: str, *, timeout_s: float, **arguments: object) -> object:  # noqa: ARG002 - as the real one
         self.asked.append((method, arguments))
         answer = self.answers[method].pop(0)

@@ -41,6 +41,9 @@ class Scripted:
     async def user_id(self) -> str:
         return "reconciler"
 
+    async def find(self, service_id: str) -> str:
+        return service_id
+
     async def ask(self, service_id: str, method: str, *, timeout_s: float, **arguments: object) -> object:  # noqa: ARG002 - as the real one
         self.asked.append(method)
         answer = self.answers[method]
