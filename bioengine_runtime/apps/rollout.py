@@ -38,14 +38,15 @@ def check(
         )
 
 
-def failed_and_stays(running: Running, rejected: Rejection | None) -> bool:
-    """Whether what runs failed and nothing is about to take its place: asked for again, it is to be tried again."""
+def failed_and_stays(running: Running, rejected: Rejection | None, good: str | None) -> bool:
+    """Whether what runs failed and nothing is about to take its place: asked for again, it is to be tried again. `good`
+    is the release that was known to be good."""
     record = running.record
     if record is None:
         return False
     if rejected and record.runs(rejected.digest, rejected.secret_fingerprints):
         return rejected.rollback != "under way"
-    return running.status == "DEPLOY_FAILED" and record.previous is None
+    return running.status == "DEPLOY_FAILED" and (record.previous is None or record.release() == good)
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,21 +173,24 @@ def a_rejection(record: AppRecord, rollback: Any = "none") -> Rejection:
 
 def test_ro_04_what_failed_and_stays_is_tried_again_when_it_is_asked_for_again():
     record = a_record(stable_s=30)
-    assert failed_and_stays(an_app(record), a_rejection(record))
-    assert failed_and_stays(an_app(record, status="DEPLOY_FAILED"), a_rejection(record, "failed"))
-    assert failed_and_stays(an_app(record, status="DEPLOY_FAILED"), None), "a good one that Serve has given up"
+    assert failed_and_stays(an_app(record), a_rejection(record), None)
+    given_up = an_app(record, status="DEPLOY_FAILED")
+    assert failed_and_stays(given_up, a_rejection(record, "failed"), None)
+    assert failed_and_stays(given_up, None, record.release())
+    brought_back = replace(given_up, record=record.model_copy(update={"previous": a_record("1")}))
+    assert failed_and_stays(brought_back, a_rejection(a_record("3"), "failed"), record.release())
 
 
 def test_what_runs_well_or_is_about_to_be_replaced_is_left_alone():
     good, bad = a_record("1"), a_record("2", stable_s=30)
-    assert not failed_and_stays(an_app(bad), None)
-    assert not failed_and_stays(an_app(good), a_rejection(bad, "done"))
-    assert not failed_and_stays(an_app(bad, status="DEPLOY_FAILED"), a_rejection(bad, "under way"))
+    assert not failed_and_stays(an_app(bad), None, None)
+    assert not failed_and_stays(an_app(good), a_rejection(bad, "done"), good.release())
+    assert not failed_and_stays(an_app(bad, status="DEPLOY_FAILED"), a_rejection(bad, "under way"), good.release())
     undecided = bad.model_copy(update={"previous": good})
-    assert not failed_and_stays(an_app(undecided, status="DEPLOY_FAILED"), None)
+    assert not failed_and_stays(an_app(undecided, status="DEPLOY_FAILED"), None, good.release())
     other_secret = bad.model_copy(update={"secret_fingerprints": {"*/PIN": "f" * 16}})
-    assert not failed_and_stays(an_app(other_secret), a_rejection(bad))
-    assert not failed_and_stays(replace(an_app(bad, status="DEPLOY_FAILED"), record=None), None)
+    assert not failed_and_stays(an_app(other_secret), a_rejection(bad), None)
+    assert not failed_and_stays(replace(an_app(bad, status="DEPLOY_FAILED"), record=None), None, None)
 
 
 def test_ro_04_another_try_has_all_its_time_again_and_keeps_the_way_back():
