@@ -23,6 +23,7 @@ from bioengine_runtime.local.tokens import Permission, mint_user_token
 from bioengine_runtime.local.workspace import WORKSPACE
 from reconciler.adapters.hypha import Address, HyphaSession
 from reconciler.adapters.reports import HyphaReports
+from reconciler.adapters.running import RunningReconciler
 from reconciler.adapters.status.web import Web
 from reconciler.board import Board
 from reconciler.page.application import application, shown
@@ -335,6 +336,17 @@ async def test_everybody_of_the_workspace_may_ask_and_the_named_may_order(offere
         await status.approve(plan_id="p-9c1e7d2-ab12", reason="fine")
     (order,) = offered.orders.given
     assert isinstance(order, Order) and order.by == "ann@lab.example.org"
+
+
+async def test_sp_07_who_applies_is_who_hypha_says_and_a_token_has_the_rights_of_its_maker(offered: Offered) -> None:
+    config = {"server_url": offered.stack.url, "token": offered.token("ann", "a"), "workspace": WORKSPACE}
+    async with connect_to_server({**config, "logger": None}) as server:
+        made = await server.generate_token({"workspace": WORKSPACE, "permission": "read", "expires_in": 600})
+    for token in (config["token"], made):
+        session = HyphaSession(lambda token=token: Address(offered.stack.url, token, WORKSPACE))
+        me = await RunningReconciler(session, "reconcile-status").me()
+        await session.close()
+        assert me.user_id == "ann" and me.is_one_of(["ann@lab.example.org", "ann"])
 
 
 async def test_strangers_learn_nothing(offered: Offered) -> None:
