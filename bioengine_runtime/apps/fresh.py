@@ -31,6 +31,10 @@ class Fresh(Generic[T]):
             self._tasks[key] = (now, task)
         return self._tasks[key][1]
 
+    def forget(self, is_meant: Callable[[Hashable], bool]) -> None:
+        """Who asks for one of these keys from now on gets new work."""
+        self._tasks = {key: kept for key, kept in self._tasks.items() if not is_meant(key)}
+
     async def stop(self) -> None:
         tasks = [task for _, task in self._tasks.values()]
         for task in tasks:

@@ -170,6 +170,15 @@ class Supervisor:
         """Every app in Serve; what this worker does not look after has no `spec`."""
         return await self._states.of(await self._look(), self._worker)
 
+    async def running(self) -> dict[str, Running]:
+        """Every application in Serve, those of other workers too."""
+        return await self._look()
+
+    def forget(self, artifact_id: str) -> None:
+        """What was fetched of this artifact, or built from it, may be of a version that is no more."""
+        for kept in (self._fetched, self._prepared):
+            kept.forget(lambda key: isinstance(key, tuple) and key[0] == artifact_id)
+
     @property
     def _worker(self) -> str:
         return self._environment.worker_service_id
@@ -197,12 +206,15 @@ class Supervisor:
         return not await self._stays(running)
 
     async def _stays(self, running: Running) -> bool:
-        return failed_and_stays(running, await asyncio.to_thread(marks.read_rejection, running.app_id))
+        rejected = await asyncio.to_thread(marks.read_rejection, running.app_id)
+        good = await asyncio.to_thread(marks.read_good, running.app_id)
+        return failed_and_stays(running, rejected, good and good.release)
 
     def _prepare(self, spec: AppSpec) -> asyncio.Task[Ready]:
         """The build of this app: the one that runs, the one that is fresh, or a new one."""
         same_for_all = spec.model_copy(update={"app_id": ""})  # apps that differ in name alone need one build
-        return self._prepared.get(same_for_all.code_digest(), lambda: self._build(spec))
+        key = spec.artifact_id, same_for_all.code_digest()
+        return self._prepared.get(key, lambda: self._build(spec))
 
     async def _build(self, spec: AppSpec) -> Ready:
         place = spec.artifact_id, spec.version

@@ -8,9 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from bioengine_runtime.apps.errors import UnknownApp
+from bioengine_runtime.apps.errors import Refused, UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
-from bioengine_runtime.apps.record import Running, read_records
+from bioengine_runtime.apps.record import Running
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import PERSON, AppState, NodeState, Provenance
@@ -34,6 +34,7 @@ class Store(Protocol):
     async def record(self, artifact_id: str) -> dict[str, Any]: ...
     async def all(self) -> dict[str, dict[str, Any]]: ...
     async def delete(self, artifact_id: str) -> None: ...
+    async def delete_version(self, artifact_id: str, version: str) -> None: ...
     async def upload(self, items: Sequence[Mapping[str, Any]], created_by: str) -> str: ...
     async def upload_as(
         self, caller: Caller, items: Sequence[Mapping[str, Any]], *, workspace: str, token: str
@@ -57,7 +58,6 @@ class Desk:
         nodes: Callable[[], list[NodeState]],
         admins: Callable[[], Sequence[str]],
         key: bytes,
-        records: Callable[[], Awaitable[Mapping[str, Running]]] = read_records,
     ) -> None:
         self._operations = operations
         self._logs = logs
@@ -66,7 +66,6 @@ class Desk:
         self._nodes = nodes
         self._admins = admins
         self._key = key
-        self._records = records
 
     async def upload(
         self, caller: Caller, files: list[dict[str, Any]], workspace: str | None, hypha_token: str | None
@@ -91,7 +90,20 @@ class Desk:
     async def delete(self, caller: Caller, artifact_id: str) -> None:
         full_id = self._artifact_id(artifact_id)
         await self._store.delete(full_id)
+        self._operations.forget(full_id)
         log.info("event=app_deleted artifact=%s by=%s", full_id, caller.name())
+
+    async def delete_version(self, caller: Caller, artifact_id: str, version: str) -> None:
+        """Raises Refused naming the apps, of any worker on this Ray, that run from it or may go back to it."""
+        full_id = self._artifact_id(artifact_id)
+        users = [app_id for app_id, one in (await self._operations.running()).items() if _needs(one, full_id, version)]
+        if users:
+            raise Refused(
+                f"{full_id} {version} is what {', '.join(sorted(users))} runs, or may go back to; stop it first"
+            )
+        await self._store.delete_version(full_id, version)
+        self._operations.forget(full_id)
+        log.info("event=version_deleted artifact=%s version=%s by=%s", full_id, version, caller.name())
 
     async def deploy(self, caller: Caller, wish: dict[str, Any]) -> str:
         states = await self._by_id()
@@ -140,7 +152,7 @@ class Desk:
     async def app_status(
         self, caller: Caller, app_ids: list[str] | None, logs_tail: int, previous: int
     ) -> dict[str, Any]:
-        states, running = await self._by_id(), await self._records()
+        states, running = await self._by_id(), await self._operations.running()
         asked = list(dict.fromkeys(app_ids)) if app_ids is not None else list(states)
 
         insider = {app_id for app_id in asked if app_id in states and self._is_insider(caller, states[app_id])}
@@ -206,3 +218,8 @@ class Desk:
 
     def _artifact_id(self, text: str) -> str:
         return text if "/" in text else f"{self._facts().workspace}/{text}"
+
+
+def _needs(running: Running, artifact_id: str, version: str) -> bool:
+    records = (running.record, running.record.previous) if running.record else ()
+    return any((one.spec.artifact_id, one.spec.version) == (artifact_id, version) for one in records if one)

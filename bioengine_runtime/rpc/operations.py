@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import ray
 
 from bioengine_runtime.apps.errors import Refused
-from bioengine_runtime.apps.record import Running, read_records
+from bioengine_runtime.apps.record import Running
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import AppState, NodeState, Prepared, Provenance, WorkerMode, WorkerState
 from bioengine_runtime.gateway.names import is_gateway
@@ -39,6 +39,8 @@ class Apps(Protocol):
     ) -> bool: ...
     async def remove(self, app_id: str, *, owner: str, expected: str | None) -> None: ...
     async def states(self) -> list[AppState]: ...
+    async def running(self) -> Mapping[str, Running]: ...
+    def forget(self, artifact_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Operations:
 
     async def states(self) -> list[AppState]:
         """The apps, with where they are reached."""
-        states, service_ids, running = await asyncio.gather(self._apps.states(), self._offered(), read_records())
+        states, service_ids, running = await asyncio.gather(self._apps.states(), self._offered(), self._apps.running())
         return [
             state.model_copy(
                 update={
@@ -105,6 +107,14 @@ class Operations:
             for state in states
             if not is_gateway(state.app_id)
         ]
+
+    async def running(self) -> Mapping[str, Running]:
+        """Everything in Ray Serve, as the supervisor sees it: apps of other workers and the gateways, too."""
+        return await self._apps.running()
+
+    def forget(self, artifact_id: str) -> None:
+        """Versions of this artifact were deleted."""
+        self._apps.forget(artifact_id)
 
     def rtc_service_id(self, app_id: str) -> str | None:
         """Where an app takes WebRTC connections, as of the last look at the apps."""

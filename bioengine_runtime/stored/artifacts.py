@@ -78,6 +78,12 @@ class HyphaArtifacts:
         async with self._alone(artifact_id):
             await shelf.delete(artifact_id)
 
+    async def delete_version(self, artifact_id: str, version: str) -> None:
+        """Remove the newest version of an app of the worker's workspace, if it is a development version."""
+        shelf = await self._shelf()
+        async with self._alone(artifact_id):
+            await shelf.delete_version(artifact_id, version)
+
     async def upload(self, items: Sequence[Mapping[str, Any]], created_by: str) -> str:
         """Keep an app folder in the worker's workspace; answers the artifact id."""
         return await self._store(await self._shelf(), self._session.workspace, items, created_by)

@@ -1,6 +1,7 @@
 """The apps of one workspace on Hypha: store a folder as a new version, list, read and delete.
 
-Law: a committed version is never touched, so a version names the same files for ever. A new version is staged empty,
+Law: a committed version is never touched, so a version names the same files for ever; but a development version may be
+deleted, and its name is free again. A new version is staged empty,
 filled, compared with what was sent, and only then committed; nothing is overwritten, nothing removed from storage. An
 upload that fails takes back what it staged.
 """
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 COLLECTION = "applications"
 APPLICATION = "application"
 PAGE = 1000
+DEVELOPMENT = "dev"
+"""What the names of development versions have in them."""
 _CONTENT = re.compile(r"^bioengine/v1 content=([0-9a-f]{64})$")
 
 Record = Mapping[str, Any]
@@ -96,13 +99,35 @@ class Shelf:
 
     async def delete(self, artifact_id: str) -> None:
         """Remove an app with all its versions. Raises UnknownApp, Refused for what is no app, Invalid for another's."""
+        await self._own(artifact_id)
+        await soon(self._manager.delete(artifact_id, delete_files=True))
+
+    async def delete_version(self, artifact_id: str, version: str) -> None:
+        """Remove the newest version, if it is a development version and not the only one.
+
+        Raises as `delete` does, UnknownApp for a version that is not there, and Refused for one that has to stay.
+        """
+        record = await self._own(artifact_id)
+        names = [one["version"] for one in record["versions"] or ()]
+        if problem := why_kept(artifact_id, version, names):
+            raise problem
+        if record.get("staging"):  # its files lie where Hypha looks for them by the number of versions
+            raise Refused(f"a new version of {artifact_id} is being uploaded, or edited; commit or discard that first")
+        before = await soon(self._manager.read(artifact_id, version=names[-2], silent=True))
+        await soon(self._manager.delete(artifact_id, delete_files=True, version=version))
+        # The artifact still shows the manifest and the page of what is gone.
+        kept = {key: value for key, value in (record.get("config") or {}).items() if key != "view_config"}
+        page = {key: value for key, value in (before["config"] or {}).items() if key == "view_config"}
+        await soon(self._manager.edit(artifact_id, manifest=plain(before["manifest"]), config={**kept, **plain(page)}))
+
+    async def _own(self, artifact_id: str) -> Record:
         if artifact_id.split("/", 1)[0] != self._workspace:
             raise Invalid(f"artifact_id: {artifact_id} is not in {self._workspace}, and this worker deletes only there")
-        record = await self.record(artifact_id)
+        record = await self.record(artifact_id, stage=True)
         if record is None:
             raise UnknownApp(f"Artifact with ID '{artifact_id}' does not exist.")
         _require_app(artifact_id, record)
-        await soon(self._manager.delete(artifact_id, delete_files=True))
+        return record
 
     async def _create(self, alias: str, document: dict[str, Any], config: dict[str, Any]) -> None:
         if await self.record(self._collection) is None:
@@ -200,6 +225,22 @@ def version_for(artifact_id: str, wanted: str, versions: Sequence[Record], conte
     if content == content_in(versions[-1].get("comment")):
         return None
     return next(name for number in range(2, len(names) + 3) if (name := f"{wanted}-{number}") not in names)
+
+
+def why_kept(artifact_id: str, version: str, names: Sequence[str]) -> Exception | None:
+    """Why a version cannot be deleted, of those there are, oldest first; None when it can."""
+    if version not in names:
+        return UnknownApp(f"{artifact_id} has no version {version}; there are {', '.join(names) or 'none'}")
+    if DEVELOPMENT not in version:
+        return Refused(
+            f"{artifact_id} {version} is kept for ever; only development versions (1.0.0.dev1) can be deleted"
+        )
+    if len(names) == 1:
+        return Refused(f"{artifact_id} has no version but {version}; delete_app deletes the app")
+    if names[-1] != version:
+        # Hypha finds files by the position of their version, so all that came later would get the files of another.
+        return Refused(f"{names[-1]} came after {artifact_id} {version}; only the newest version can be deleted")
+    return None
 
 
 def comment(content: str) -> str:

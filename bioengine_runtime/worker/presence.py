@@ -40,7 +40,10 @@ class NoApps:
     async def ask(self, *_: Any, **__: Any) -> Any:
         raise RayAway(*self._away)
 
-    prepare = apply = remove = states = ask
+    prepare = apply = remove = states = running = ask
+
+    def forget(self, artifact_id: str) -> None:
+        """There is nothing."""
 
 
 class Presence:

@@ -32,6 +32,14 @@ async def test_a_result_that_is_old_is_made_again() -> None:
     assert [await fresh.get("key", work), await fresh.get("key", work)] == [1, 2]
 
 
+async def test_what_is_forgotten_is_made_again_and_who_waits_still_gets_it() -> None:
+    work, fresh = Work(), Fresh[int](60)
+    asked, other = fresh.get("key", work), fresh.get("other", work)
+    fresh.forget(lambda key: key == "key")
+    assert [await asked, await other] == [1, 2]
+    assert [await fresh.get("key", work), await fresh.get("other", work)] == [3, 2]
+
+
 async def test_a_failure_is_not_kept() -> None:
     work, fresh = Work(), Fresh[int](60)
     work.fails = True

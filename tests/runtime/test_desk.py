@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,7 +31,8 @@ class FakeApps:
     """What runs, by id; takes time to go when told so."""
 
     def __init__(self) -> None:
-        self.running: dict[str, Running] = {}
+        self.here: dict[str, Running] = {}
+        self.forgotten: list[str] = []
         self.given: list[tuple[AppSpec, Provenance]] = []
         self.now = STARTED_AT + 1
         self.stay = False
@@ -46,22 +48,25 @@ class FakeApps:
         provenance: Provenance,
         expected: str | None,  # noqa: ARG002
     ) -> bool:
-        before = self.running.get(spec.app_id)
+        before = self.here.get(spec.app_id)
         if before and before.record and before.record.runs(spec.digest(), fingerprints):
             return False
         self.given.append((spec, provenance))
-        self.running[spec.app_id] = a_running(spec, provenance, dict(fingerprints), self.now)
+        self.here[spec.app_id] = a_running(spec, provenance, dict(fingerprints), self.now)
         return True
 
     async def remove(self, app_id: str, *, owner: str, expected: str | None) -> None:  # noqa: ARG002
         if not self.stay:
-            del self.running[app_id]
+            del self.here[app_id]
 
     async def states(self) -> list[AppState]:
-        return [a_state(one) for one in self.running.values()]
+        return [a_state(one) for one in self.here.values()]
 
-    async def records(self) -> Mapping[str, Running]:
-        return self.running
+    async def running(self) -> Mapping[str, Running]:
+        return self.here
+
+    def forget(self, artifact_id: str) -> None:
+        self.forgotten.append(artifact_id)
 
     async def logs(self, apps: Collection[Running], tail: int, previous: int) -> dict[str, dict[str, Any]]:
         if any(app.app_id == "silent" for app in apps):
@@ -92,6 +97,9 @@ class FakeStore:
 
     async def delete(self, artifact_id: str) -> None:
         del self.versions[artifact_id]
+
+    async def delete_version(self, artifact_id: str, version: str) -> None:
+        self.versions[artifact_id].remove(version)
 
     async def upload(self, items: Sequence[Mapping[str, Any]], created_by: str) -> str:
         self.uploads.append((len(items), created_by))
@@ -153,7 +161,6 @@ class World:
             nodes=self._nodes,
             admins=lambda: ["admin@lab.example"],
             key=b"k" * 32,
-            records=self.apps.records,
         )
 
     async def status(self, app_id: str = "demo", caller: Caller = ADMIN) -> dict[str, Any]:
@@ -176,10 +183,8 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    world = World()
-    monkeypatch.setattr("bioengine_runtime.rpc.operations.read_records", world.apps.records)
-    return world
+def world() -> World:
+    return World()
 
 
 async def test_6_1_3_an_update_without_version_deploys_the_newest(world: World) -> None:
@@ -205,14 +210,14 @@ async def test_6_1_4_an_identical_call_changes_nothing_and_says_so(
 
 async def test_without_an_id_every_call_makes_an_app_of_its_own(world: World) -> None:
     ids = {await world.desk.deploy(ADMIN, {"artifact_id": "demo"}) for _ in range(3)}
-    assert len(ids) == 3 == len(world.apps.running)
+    assert len(ids) == 3 == len(world.apps.here)
 
 
 async def test_an_update_by_hand_of_what_git_deployed_still_says_its_commit(world: World) -> None:
     await world.deploy()
     spec, _ = world.apps.given[0]
     from_git = Provenance(owner="lab", source="https://git.example/lab/apps", commit="c0ffee", tree="7ee")
-    world.apps.running["demo"] = a_running(spec, from_git, {}, world.apps.now)
+    world.apps.here["demo"] = a_running(spec, from_git, {}, world.apps.now)
     await world.deploy(ADMIN, debug=True)
     assert world.apps.given[-1][1] == from_git.model_copy(update={"by": ADMIN.name()})
 
@@ -251,6 +256,24 @@ async def test_where_an_upload_goes(world: World) -> None:
         await world.desk.upload(ADMIN, [], None, "t0ken")
 
 
+async def test_a_version_that_an_app_runs_or_may_go_back_to_is_not_deleted(world: World) -> None:
+    await world.deploy(version="1")
+    before = world.apps.here["demo"].record
+    await world.deploy(version="2", application_id="theirs")
+    now = world.apps.here["theirs"]
+    assert now.record
+    theirs = now.record.model_copy(update={"previous": before, "worker": "w/another:worker"})
+    world.apps.here = {"theirs": replace(now, record=theirs), "foreign": replace(now, record=None)}
+    for version in ("1", "2"):
+        with pytest.raises(Refused, match=f"w/demo {version} is what theirs runs, or may go back to; stop it first"):
+            await world.desk.delete_version(ADMIN, "demo", version)
+    world.apps.here.clear()
+    await world.desk.delete_version(ADMIN, "demo", "2")
+    assert world.store.versions["w/demo"] == ["1"]
+    await world.desk.delete(ADMIN, "demo")
+    assert world.apps.forgotten == ["w/demo", "w/demo"], "what was built from it is not what its name means next"
+
+
 async def test_stopping_an_app_that_does_not_run_is_a_clear_error(world: World) -> None:
     with pytest.raises(UnknownApp, match=r"^demo is not currently deployed$"):
         await world.desk.stop(ADMIN, "demo")
@@ -267,7 +290,7 @@ async def test_stopping_all_waits_until_they_are_gone_and_names_those_that_stay(
         await world.desk.stop_all(ADMIN, 0)
     world.apps.stay = False
     await world.desk.stop_all(ADMIN, 0)
-    assert world.apps.running == {}
+    assert world.apps.here == {}
 
 
 async def test_status_tells_where_an_app_is_reached_and_what_it_takes(world: World) -> None:

@@ -25,7 +25,7 @@ PROVENANCE = {"owner": "lab", "source": "git", "commit": "c0ffee"}
 FOR_ADMINS = (
     *("stop_worker", "get_logs", "run_code", "execute_python_code", "list_app_directories", "clear_app_directory"),
     *("list_apps", "list_applications", "get_app_manifest", "get_application_manifest"),
-    *("delete_app", "delete_application", "deploy_app", "run_application"),
+    *("delete_app", "delete_application", "delete_app_version", "deploy_app", "run_application"),
     *("stop_app", "stop_application", "stop_all_apps", "stop_all_applications"),
 )
 OLDER_NAMES = {
@@ -83,6 +83,8 @@ class FakePeopleSide:
         return {"id": artifact_id}
 
     async def delete(self, caller: Caller, artifact_id: str) -> None: ...
+
+    async def delete_version(self, caller: Caller, artifact_id: str, version: str) -> None: ...
 
     async def deploy(self, caller: Caller, wish: dict[str, Any]) -> str:  # noqa: ARG002
         self.wishes.append(wish)
@@ -260,6 +262,8 @@ async def test_callbacks_arrive_as_they_are(service: dict[str, Any], machine: Fa
         ("clear_app_directory", {"application_id": ".."}, "application_id"),
         ("deploy_app", {"artifact_id": "a/b/c"}, "artifact_id"),
         ("get_app_manifest", {"artifact_id": ""}, "artifact_id"),
+        ("delete_app_version", {"artifact_id": "w/demo"}, "version"),
+        ("delete_app_version", {"artifact_id": "w/demo", "version": "../1"}, "version"),
         ("deploy_app", {"artifact_id": "w/demo", "disable_gpu": "perhaps"}, "disable_gpu"),
         ("deploy_app", {"artifact_id": "w/demo", "ice_servers": [{"url": "stun:x"}]}, r"ice_servers\.0\.url"),
         ("get_app_status", {"application_ids": "demo"}, "application_ids"),

@@ -28,8 +28,12 @@ class FakeManager:
         self.most_at_once = 0
         self.lose: str | None = None
 
-    async def read(self, artifact_id: str, *, silent: bool, stage: bool = False) -> dict[str, Any]:
+    async def read(
+        self, artifact_id: str, *, silent: bool, stage: bool = False, version: str | None = None
+    ) -> dict[str, Any]:
         assert silent
+        if version is not None:
+            return next(one for one in self.records[artifact_id]["versions"] if one["version"] == version)
         if artifact_id not in self.records:
             raise KeyError(f"Artifact with ID '{artifact_id}' does not exist.")
         record = self.records[artifact_id]
@@ -40,10 +44,14 @@ class FakeManager:
         staging, record_id = "new_version" if stage else None, f"{workspace}/{alias}"
         self.records[record_id] = {"id": record_id, "type": type, "versions": [], "staging": staging, **more}
 
-    async def edit(self, artifact_id: str, *, manifest: Any, config: Any, version: str, stage: bool) -> None:
-        assert (version, stage) == ("new", True)
-        self.said.append("edit")
-        self.records[artifact_id] |= {"staging": "new_version", "manifest": manifest, "config": config}
+    async def edit(
+        self, artifact_id: str, *, manifest: Any, config: Any, version: str | None = None, stage: bool = False
+    ) -> None:
+        assert (version, stage) in (("new", True), (None, False))
+        self.said.append("edit" if stage else "edit in place")
+        self.records[artifact_id] |= {"manifest": manifest, "config": config}
+        if stage:
+            self.records[artifact_id]["staging"] = "new_version"
 
     async def set_parent(self, artifact_id: str, *, new_parent_id: str) -> None:
         self.records[artifact_id]["parent_id"] = new_parent_id
@@ -62,17 +70,24 @@ class FakeManager:
     async def commit(self, artifact_id: str, *, version: str, comment: str) -> None:
         self.said.append(f"commit {version}")
         record = self.records[artifact_id]
-        record["versions"].append({"version": version, "comment": comment})
+        then = {"manifest": record["manifest"], "config": record["config"]}
+        record["versions"].append({"version": version, "comment": comment, **then})
         record["staging"] = None
 
     async def discard(self, artifact_id: str) -> None:
         self.said.append("discard")
         self.records[artifact_id]["staging"] = None
 
-    async def delete(self, artifact_id: str, *, delete_files: bool) -> None:
+    async def delete(self, artifact_id: str, *, delete_files: bool, version: str | None = None) -> None:
         assert delete_files
-        self.said.append("delete")
-        del self.records[artifact_id]
+        self.said.append(f"delete {version or ''}".strip())
+        if version is None:
+            del self.records[artifact_id]
+            return
+        versions = self.records[artifact_id]["versions"]
+        place = [one["version"] for one in versions].index(version)
+        del versions[place]
+        self.files.pop((artifact_id, place), None)
 
     async def list(self, parent_id: str, *, offset: int, limit: int, **_: Any) -> dict[str, Any]:
         if parent_id not in self.records:
@@ -189,6 +204,47 @@ async def test_only_apps_of_the_own_workspace_are_deleted(manager: FakeManager) 
             await shelf.delete(artifact)
     await shelf.delete("w/demo")
     assert "w/demo" not in manager.records
+
+
+async def test_the_newest_development_version_can_be_deleted_and_the_app_is_as_it_was_before(
+    manager: FakeManager,
+) -> None:
+    shelf = Shelf(manager, "w")
+    await shelf.store(a_folder(), "ann")
+    before = await shelf.record("w/demo")
+    manager.records["w/demo"]["config"]["permissions"] = {"bob": "r"}  # said since, and not of one version
+    await shelf.store(a_folder("1.1.0.dev1", a="x"), "bob")
+    await shelf.delete_version("w/demo", "1.1.0.dev1")
+    after = await shelf.record("w/demo")
+    assert before and after and (after["versions"], after["manifest"]) == (before["versions"], before["manifest"])
+    assert after["config"] == {**before["config"], "permissions": {"bob": "r"}}
+    await shelf.store(a_folder("1.1.0.dev1", a="y"), "bob")
+    assert versions(manager) == ["1.0.0", "1.1.0.dev1"]
+
+
+async def test_other_versions_are_not_deleted_and_it_is_said_why(manager: FakeManager) -> None:
+    shelf = Shelf(manager, "w")
+    await shelf.store(a_folder("0.1.dev1"), "ann")
+    with pytest.raises(Refused, match=r"w/demo has no version but 0\.1\.dev1; delete_app deletes the app"):
+        await shelf.delete_version("w/demo", "0.1.dev1")
+    for number in ("0.1.0", "0.2.dev1"):
+        await shelf.store(a_folder(number), "ann")
+    for artifact, version, kind, words in (
+        ("v/demo", "1", Invalid, "v/demo is not in w"),
+        ("w/nothing", "1", UnknownApp, "does not exist"),
+        ("w/applications", "1", Refused, "no app"),
+        ("w/demo", "7.dev1", UnknownApp, r"has no version 7\.dev1; there are 0\.1\.dev1, 0\.1\.0, 0\.2\.dev1"),
+        ("w/demo", "0", UnknownApp, "has no version 0"),
+        ("w/demo", "0.1.0", Refused, "is kept for ever; only development versions"),
+        ("w/demo", "0.1.dev1", Refused, r"0\.2\.dev1 came after w/demo 0\.1\.dev1; only the newest"),
+    ):
+        with pytest.raises(kind, match=words):
+            await shelf.delete_version(artifact, version)
+    manager.records["w/demo"]["staging"] = "new_version"
+    with pytest.raises(Refused, match="a new version of w/demo is being uploaded, or edited"):
+        await shelf.delete_version("w/demo", "0.2.dev1")
+    assert versions(manager) == ["0.1.dev1", "0.1.0", "0.2.dev1"]
+    assert not any(said.startswith("delete") for said in manager.said)
 
 
 @pytest.mark.parametrize(

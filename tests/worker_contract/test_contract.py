@@ -30,7 +30,7 @@ METHODS = {
     *OLDER_AND_NEWER,
     *OLDER_AND_NEWER.values(),
     *("get_status", "stop_worker", "check_access", "get_logs", "list_datasets"),
-    *("list_app_directories", "clear_app_directory"),
+    *("list_app_directories", "clear_app_directory", "delete_app_version"),
 }
 WORKER_STATUS = {
     *("service_start_time", "service_uptime", "bioengine_version", "ray_version", "worker_mode", "workspace"),
@@ -263,6 +263,35 @@ async def test_an_app_that_is_deleted_is_listed_no_more(target: Target) -> None:
     assert artifact in await target.worker.list_applications()
     assert await target.worker.delete_application(alias) is None
     assert artifact not in await target.worker.list_apps()
+
+
+async def test_a_development_version_that_nothing_runs_can_be_deleted_and_leaves_the_others_whole(app: AnApp) -> None:
+    worker, manager = app.target.worker, await app.target.manager()
+    before = await worker.get_app_manifest(app.alias)
+    newest = before["versions"][-1]["version"]
+    await app.upload("9.0.0.dev1", notes="draft")
+    with pytest.raises(Exception, match=f"Refused: .*{newest} is kept for ever"):
+        await worker.delete_app_version(app.alias, newest)
+    with pytest.raises(Exception, match=r"UnknownApp: .*has no version 8\.0\.dev1; there are "):
+        await worker.delete_app_version(artifact_id=app.alias, version="8.0.dev1")
+    other = await worker.deploy_app(app.artifact_id)
+    async with removed_afterwards(app.target, other, artifacts=()):
+        with pytest.raises(Exception, match=rf"Refused: .*9\.0\.0\.dev1 is what {other} runs"):
+            await worker.delete_app_version(app.artifact_id, "9.0.0.dev1")
+        await worker.stop_app(other)
+
+        async def deleted() -> bool:
+            """Refused until the app is gone."""
+            return await worker.delete_app_version(app.artifact_id, "9.0.0.dev1") is None
+
+        await eventually(deleted, 60)
+    after = await worker.get_app_manifest(app.alias)
+    assert (after["versions"], after["manifest"]) == (before["versions"], before["manifest"])
+    names = {item["name"] for item in await manager.list_files(app.artifact_id, version=newest)}
+    assert names == {"manifest.yaml", "contract_app.py"}
+    await app.upload("9.0.0.dev1")
+    assert {item["name"] for item in await manager.list_files(app.artifact_id)} == names
+    await worker.delete_app_version(app.artifact_id, "9.0.0.dev1")
 
 
 async def test_code_runs_on_the_cluster_and_answers(target: Target) -> None:

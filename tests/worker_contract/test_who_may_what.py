@@ -40,6 +40,7 @@ TABLE: dict[tuple[str, ...], tuple[tuple[str, ...], dict[str, Any]]] = {
     ("list_apps", "list_applications"): (ADMINS, {}),
     ("get_app_manifest", "get_application_manifest"): (ADMINS, {"artifact_id": "nobody"}),
     ("delete_app", "delete_application"): (ADMINS, {"artifact_id": "nobody"}),
+    ("delete_app_version",): (ADMINS, {"artifact_id": "nobody", "version": "1.dev1"}),
     ("deploy_app", "run_application"): (ADMINS, {"artifact_id": "nobody"}),
     ("stop_app", "stop_application"): (ADMINS, {"application_id": "nobody"}),
     # Here whoever may is not tried: it would stop the worker, or the app that the other tests need.
