@@ -43,9 +43,9 @@ def permitted(plan: Plan, policy: Policy, live: LiveState) -> Plan:
     if pruners is None or live.ourselves.is_one_of(pruners) or _said_yes(plan, pruners, live):
         return plan
     removals = [step for step in plan.steps if isinstance(step.verb, StopApp)]
+    others = [step for step in plan.steps if not isinstance(step.verb, StopApp)]
     held = (*plan.held, *(_not_permitted(step, plan, pruners, live.ourselves) for step in removals))
-    steps = tuple(step for step in plan.steps if step not in removals)
-    return replace(plan, steps=steps, held=tuple(sorted(held, key=lambda one: one.app_id)))
+    return replace(plan, steps=tuple(others), held=tuple(sorted(held, key=lambda one: one.app_id)))
 
 
 def _said_yes(plan: Plan, names: Collection[str], live: LiveState) -> bool:

@@ -180,7 +180,8 @@ class StatusService:
     def _ordering(self, caller: Caller, what: str, besides: Collection[str] = ()) -> Orders:
         """Where the order goes. Raises PermissionError or NoOrders."""
         if not caller.is_one_of({*self._approvers(), *besides, *self._ourselves().names}):
-            raise PermissionError(f"{caller.name} may not {what}; it takes one of policy.approvers in cluster.yaml")
+            who = "one of policy.approvers in cluster.yaml, or of --approvers where that is given"
+            raise PermissionError(f"{caller.name} may not {what}; it takes {who}")
         if self._orders is None:
             raise NoOrders("this reconciler takes no orders", hint="Commit what you want to the repository.")
         return self._orders
