@@ -196,9 +196,10 @@ def run(
 
     def begin() -> Coroutine[Any, Any, int]:
         from reconciler.cli import keep
+        from reconciler.cli.doors import Doors
         from reconciler.cli.outlets import Outlets
 
-        doors = keep.Doors.read(webhook, webhook_secret_file, page, metrics)
+        doors = Doors.read(webhook, webhook_secret_file, page, metrics)
         outlets = Outlets(
             tuple(notify or ()),
             notify_secret_file,
@@ -240,7 +241,7 @@ def up(
     """
 
     def begin() -> Coroutine[Any, Any, int]:
-        from reconciler.cli.keep import Doors
+        from reconciler.cli.doors import Doors
         from reconciler.cli.up import up as start
 
         doors = Doors.read(webhook, webhook_secret_file, page, metrics)

@@ -16,7 +16,9 @@ from bioengine_runtime.contract.cluster import EMBEDDED
 from bioengine_runtime.contract.status import AppState
 from reconciler.adapters.hypha import HyphaSession, RemoteError
 from reconciler.board import Board
-from reconciler.cli.keep import Doors, Keeper, on_signals, show
+from reconciler.cli.doors import Doors
+from reconciler.cli.keep import on_signals, show
+from reconciler.cli.keeper import Keeper
 from reconciler.cli.place import Front, Place, address_of, alone, opened
 from reconciler.cli.show import Screen
 from reconciler.cli.verbs import show_settled

@@ -13,7 +13,7 @@ import pytest
 from bioengine_runtime.contract.cluster import ClusterSpec
 from reconciler.adapters.reports import HyphaReports
 from reconciler.board import Board
-from reconciler.cli.keep import Keeper
+from reconciler.cli.keeper import Keeper
 from reconciler.cli.place import Front, Place, opened
 from reconciler.errors import Unreachable
 from reconciler.observe import observe
@@ -170,7 +170,7 @@ async def test_whom_git_gives_a_right_in_vain_is_logged_once(caplog: pytest.LogC
     keeper = Keeper(
         World(fake.source, lambda _: there, FakeSecrets(), anchor=Anchor(pruners=("ann-id",))), asyncio.Event()
     )
-    with caplog.at_level(logging.WARNING, "reconciler.cli.keep"):
+    with caplog.at_level(logging.WARNING, "reconciler.cli.keeper"):
         for _ in range(2):
             await keeper.one_pass()
     (line,) = caplog.messages

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from reconciler.cli import keep
+from reconciler.cli.doors import BadAddress, Doors
 from reconciler.cli.outlets import Outlets
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
@@ -297,7 +298,7 @@ async def test_a_push_reaches_the_loop_long_before_its_interval(
     heard: list[str] = []
     screen = Screen()
     monkeypatch.setattr(screen, "note", lambda text: heard.append(str(text)))
-    doors = keep.Doors.read("127.0.0.1:0", secret_file, None, None)
+    doors = Doors.read("127.0.0.1:0", secret_file, None, None)
     place = Place(repository="https://git.example/lab/apps", ref="main", home_option=tmp_path, world=fake.world)
     running = asyncio.create_task(keep.run(place, screen, interval_s=3600, doors=doors, outlets=Outlets()))
     try:
@@ -320,6 +321,6 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("address", ["8780", "localhost:", "localhost:http", "localhost:99999"])
 def test_an_address_that_is_none_says_what_one_looks_like(secret_file: Path, address: str) -> None:
-    with pytest.raises(keep.BadAddress) as refusal:
-        keep.Doors.read(address, secret_file, None, None)
+    with pytest.raises(BadAddress) as refusal:
+        Doors.read(address, secret_file, None, None)
     assert "127.0.0.1:" in refusal.value.hint
