@@ -62,7 +62,7 @@ def test_an_app_is_written_as_it_runs_and_the_file_stays_a_persons(fake: FakeWor
     assert (wanted.artifact, wanted.version, wanted.adopt) == (SPEC.artifact_id, SPEC.version, True)
     assert wanted.kwargs == SPEC.kwargs and wanted.authorized_users == SPEC.authorized_users
     assert wanted.rollout == SPEC.rollout and wanted.autoscaling == SPEC.autoscaling["*"]
-    assert "+  segmenter:" in result.stdout and "git commit" in result.stdout.splitlines()[-1]
+    assert "+  segmenter:" in result.stdout and "commit -m 'Adopt segmenter'" in result.stdout.splitlines()[-1]
     assert not fake.writes
 
 
@@ -83,6 +83,54 @@ def test_a_whole_repository_comes_from_what_a_worker_runs(fake: FakeWorld, tmp_p
     assert reconcile(fake, "adopt", "--all", "--repo", str(new)).exit_code == 0
     cluster = ClusterSpec.model_validate(yaml.safe_load((new / "cluster.yaml").read_text()))
     assert cluster.name == "our-lab" and set(cluster.apps) == {"segmenter", "search"}
+
+
+def test_a_new_repository_is_reached_as_the_worker_was(fake: FakeWorld, tmp_path: Path) -> None:
+    """Caught: without it the next command looked for an embedded Hypha."""
+    by_hand(fake)
+    where = ("--server-url", "https://hypha.example", "--workspace", "lab", "--token-file", "/run/secrets/token")
+    result = reconcile(fake, "adopt", "--all", "--repo", str(tmp_path), *where)
+    assert result.exit_code == 0, result.stderr
+    written = yaml.safe_load((tmp_path / "cluster.yaml").read_text())
+    assert written["hypha"] == {"server_url": "https://hypha.example", "workspace": "lab"}
+
+
+def test_an_address_with_a_password_is_neither_written_nor_told(fake: FakeWorld, tmp_path: Path) -> None:
+    by_hand(fake)
+    result = reconcile(fake, "adopt", "--all", "--repo", str(tmp_path), "--server-url", "https://me:open-sesame@hypha")
+    assert result.exit_code == 1 and "--token-file" in result.stderr
+    assert "open-sesame" not in result.output and not list(tmp_path.iterdir())
+
+
+def test_the_file_that_is_named_is_the_one_that_is_written(fake: FakeWorld, clone: Path) -> None:
+    """Caught: with --cluster staging.yaml the apps of staging went into production's file."""
+    by_hand(fake)
+    (clone / "staging.yaml").write_text(CLUSTER)
+    fake.source.commit({"staging.yaml": CLUSTER})
+    result = reconcile(fake, "adopt", "segmenter", "--repo", str(clone), "--cluster", "staging.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert (clone / "cluster.yaml").read_text() == CLUSTER
+    assert "segmenter" in yaml.safe_load((clone / "staging.yaml").read_text())["apps"]
+    assert "add staging.yaml" in result.stdout and "--cluster staging.yaml" in result.stdout
+
+
+def test_an_entry_that_is_not_committed_yet_is_not_overwritten(fake: FakeWorld, clone: Path) -> None:
+    by_hand(fake)
+    mine = CLUSTER + "  segmenter: {artifact: ws/segmenter, version: 3.0.0}\n"
+    (clone / "cluster.yaml").write_text(mine)
+    result = reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
+    assert result.exit_code == 1 and "segmenter is in cluster.yaml already" in result.stderr
+    assert "Nothing to adopt" in reconcile(fake, "adopt", "--all", "--repo", str(clone)).stdout
+    assert (clone / "cluster.yaml").read_text() == mine
+
+
+@pytest.mark.parametrize("broken", ["", "apps: [", "- 1\n", "name: lab\napps: [one]\n"])
+def test_a_file_that_is_being_edited_and_broken_is_left_alone(fake: FakeWorld, clone: Path, broken: str) -> None:
+    by_hand(fake)
+    (clone / "cluster.yaml").write_text(broken)
+    result = reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
+    assert result.exit_code == 1 and "reconcile validate --worktree" in result.stderr
+    assert (clone / "cluster.yaml").read_text() == broken
 
 
 @pytest.mark.parametrize(
