@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -14,8 +18,10 @@ from reconciler.adapters.artifacts import MANAGER, HyphaArtifacts
 from reconciler.adapters.hypha import Address, HyphaSession
 from reconciler.adapters.memory import HyphaMemory
 from reconciler.adapters.runtime import WorkerRuntime
+from reconciler.errors import Unreachable
 from reconciler.planning.steps import UploadArtifact
 from reconciler.ports import Artifacts, Runtime
+from tests.builders import a_worker
 from tests.contracts.hypha_memory import HyphaMemoryContract
 from tests.contracts.ports import ArtifactsContract, RuntimeContract, send
 from tests.contracts.ports import an_upload as an_upload_of
@@ -59,18 +65,60 @@ async def test_a_second_pass_changes_nothing(base: Lab) -> None:
     assert after == before and await base.artifacts.list() == stored
 
 
-async def test_a_push_updates_only_the_app_it_changes(base: Lab) -> None:
+async def test_a_push_updates_only_the_app_it_changes_and_no_call_is_lost(base: Lab) -> None:
+    """RO-14: eight clients call through the change of versions, by Hypha RPC and by HTTP. RO-15: those by RPC hold one
+    handle all the while. RO-16: those by HTTP name the app by its short id, which is looked up for each call."""
     before, pids = await base.apps(), {app_id: await base.pids(app_id) for app_id in ("alpha", "beta")}
-    held = await base.session.service(before["alpha"].service_id or "")
     await base.push(an_app_folder("alpha", says="pong 2"), "Say something else")
-    done = await base.apply()
+    async with eight_clients(base, "alpha") as said:
+        done = await base.apply()
     assert done.code == 0, done.stdout
     assert done.results == {"upload alpha": "done", "prepare alpha": "done", "update alpha": "done"}
+    assert [set(one) for one in said] == [{"pong", "pong 2"}] * 8 and {one[-1] for one in said} == {"pong 2"}
     after = await base.apps()
-    assert await base.call("alpha") == "pong 2" and await held.ping() == "pong 2"
     assert after["alpha"].started_at == before["alpha"].started_at
     assert after["alpha"].service_id == before["alpha"].service_id
     assert not await base.pids("alpha") & pids["alpha"] and await base.pids("beta") == pids["beta"]
+
+
+@asynccontextmanager
+async def eight_clients(lab: Lab, app_id: str) -> AsyncGenerator[list[list[str]], None]:
+    """They call `ping` again and again, and once more at the end; what each was answered so far, errors among it."""
+    service_id = (await lab.apps())[app_id].service_id or ""
+    url = (await lab.session.connection()).config.public_base_url
+    over, said = asyncio.Event(), [list[str]() for _ in range(8)]
+
+    async def by_http(http: httpx.AsyncClient) -> str:
+        answer = await http.post(f"{url}/{service_id.split('/')[0]}/services/{app_id}/ping", json={})
+        return answer.json() if answer.is_success else answer.text
+
+    async def repeat(call: Callable[[], Awaitable[str]], said: list[str]) -> None:
+        last = False
+        while not last:
+            last = over.is_set()
+            try:
+                said.append(await asyncio.wait_for(call(), 30))
+            except Exception as error:  # whatever it is, the call is lost
+                said.append(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(0.25)
+
+    async with AsyncExitStack() as ends:
+        calls: list[Callable[[], Awaitable[str]]] = []
+        for _ in range(4):
+            session = another_client(lab)
+            ends.push_async_callback(session.close)
+            http = await ends.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=30))
+            calls += [(await session.service(service_id)).ping, partial(by_http, http)]
+        tasks = [asyncio.create_task(repeat(call, one)) for call, one in zip(calls, said, strict=True)]
+        try:
+            yield said
+        finally:
+            over.set()
+            await asyncio.gather(*tasks)
+
+
+def another_client(lab: Lab) -> HyphaSession:
+    return HyphaSession(lab.session._address)
 
 
 async def test_a_revert_uploads_nothing(base: Lab) -> None:
@@ -149,6 +197,56 @@ async def test_an_app_that_git_no_longer_names_is_held_until_prune_is_on(base: L
     assert stopped.code == 0 and stopped.results == {"stop beta": "done"}
     assert (await base.apps()).keys() == {"alpha"}
     assert (await base.stored("beta")).versions  # code stays, so that coming back uploads nothing
+
+
+# ── who is obeyed ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def an_offer(lab: Lab, name: str, told: list[str]) -> AsyncGenerator[str, None]:
+    """Another client of the workspace offers a worker of this name; its full id, and what it is told goes to `told`."""
+    session = another_client(lab)
+
+    async def observe(**_: Any) -> Any:
+        told.append("observe")
+        return a_worker().model_dump(mode="json")
+
+    try:
+        config = {"visibility": "public"}
+        yield await session.register({"id": name, "type": "bioengine-worker", "config": config, "observe": observe})
+    finally:
+        await session.close()
+
+
+async def test_sp_10_another_who_offers_the_workers_short_id_is_told_nothing(lab: Lab) -> None:
+    told: list[str] = []
+    met, true_id = WorkerRuntime(lab.session, "bioengine-worker"), (await lab.runtime.observe()).service_id
+    await met.observe()
+    await lab.push(BASE)
+    async with an_offer(lab, "bioengine-worker", told):
+        assert (await met.observe()).service_id == true_id
+        with pytest.raises(Unreachable, match="several workers answer to 'bioengine-worker'"):
+            await WorkerRuntime(lab.session, "bioengine-worker").observe()
+        planned, pinned = await asyncio.gather(
+            lab.reconcile("plan", "-o", "json"), lab.reconcile("plan", "-o", "json", "--worker", true_id)
+        )
+    assert planned.document["steps"] == []
+    assert [one["what"] for one in planned.document["live"]["unseen"]] == ["apps"]
+    assert pinned.document["live"]["unseen"] == [] and pinned.document["worker"] == true_id
+    assert told == []
+
+
+async def test_sp_10_another_who_takes_the_place_of_a_worker_is_told_nothing(lab: Lab) -> None:
+    told: list[str] = []
+    runtime = WorkerRuntime(lab.session, "replaced-worker")
+    async with an_offer(lab, "replaced-worker", []) as gone:
+        await runtime.observe()
+    async with an_offer(lab, "replaced-worker", told) as another:
+        with pytest.raises(Unreachable):  # whom we held is gone
+            await runtime.observe()
+        with pytest.raises(Unreachable, match=f"was worker {gone}, which is gone; {another} offers it now"):
+            await runtime.observe()
+    assert told == []
 
 
 # ── killed at any side effect ──────────────────────────────────────────────────────────────────────────────────────
