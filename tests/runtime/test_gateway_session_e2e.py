@@ -93,16 +93,24 @@ async def test_a_service_the_server_has_lost_is_put_back(stack: Stack, monkeypat
         await eventually(is_back, 20)
 
 
-async def test_only_ones_own_service_is_withdrawn_when_another_client_has_one_of_the_same_name(stack: Stack) -> None:
-    async with a_session(stack, "mine") as mine, a_session(stack, "theirs") as theirs:
+async def test_ro_16_of_two_services_with_one_id_each_is_found_by_its_client_and_withdrawn_alone(stack: Stack) -> None:
+    """The short id means both, so nobody is called by it; who holds a handle keeps calling the one it is of."""
+    short, mine_id, theirs_id = (f"{stack.workspace}/{one}" for one in ("talk", "mine:talk", "theirs:talk"))
+    async with a_session(stack, "mine") as mine, a_session(stack, "theirs") as theirs, stack.connected("bob") as server:
         await asyncio.gather(mine.connected(), theirs.connected())
         await mine.put(a_service("mine"))
+        held = await server.get_service(short)
         await theirs.put(a_service("theirs"))
+        with pytest.raises(Exception, match="Multiple services found"):
+            await server.get_service(short)
+        with pytest.raises(AssertionError, match="Multiple services found"):
+            await stack.post("talk", "say", {})
+        assert [await (await server.get_service(one)).say() for one in (mine_id, theirs_id)] == ["mine", "theirs"]
+        assert await stack.post("theirs:talk", "say", {}) == "theirs" and await held.say() == "mine"
         await mine.withdraw("talk")
-        async with stack.connected("bob") as server:
-            assert await (await server.get_service(f"{stack.workspace}/talk")).say() == "theirs"
-            with pytest.raises(Exception, match="not found"):
-                await server.get_service(f"{stack.workspace}/mine:talk")
+        assert await (await server.get_service(short)).say() == "theirs" == await stack.post("talk", "say", {})
+        with pytest.raises(Exception, match="not found"):
+            await server.get_service(mine_id)
 
 
 async def test_a_token_file_that_is_mended_is_read_again(stack: Stack, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ async def calling(stack: Stack) -> AsyncIterator[Calls]:
             await asyncio.gather(*tasks)
 
 
-async def test_a_held_handle_lives_through_an_update_of_one_replica(stack: Stack) -> None:
+async def test_ro_15_a_held_handle_lives_through_an_update_of_one_replica(stack: Stack) -> None:
     gateway = await stack.settled_pids_of("bioengine-gateway")
     async with calling(stack) as calls:
         await asyncio.sleep(1)
@@ -259,6 +259,7 @@ async def ensure_gateway(stack: Stack, release: str, admins: list[str]) -> None:
 
 
 async def test_a_new_release_takes_over_within_seconds_and_new_admins_need_none(stack: Stack) -> None:
+    """RO-16: the old gateway and the new one are never both found under one id."""
     before = await stack.settled_pids_of("bioengine-gateway")
     await stack.kill_worker()  # it would ask for its own release again
     async with calling(stack) as calls:
@@ -270,6 +271,7 @@ async def test_a_new_release_takes_over_within_seconds_and_new_admins_need_none(
         await asyncio.sleep(3)
     assert stack.pids_of("bioengine-gateway") == after
     assert calls.failed[lost:] == [] and calls.longest_gap_s < 10
+    assert not [said for said in calls.failed if "Multiple services" in said]
     async with stack.connected("dave") as server:
         assert await (await server.get_service(f"{stack.workspace}/demo")).secret() == "42"
     await stack.start_worker()
