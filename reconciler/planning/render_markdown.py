@@ -41,10 +41,16 @@ def marker(cluster: str) -> str:
 def render(plan: Plan) -> str:
     """The comment; never longer than a comment may be."""
     head = "\n".join(_head(plan))
-    named = f"plan {code(plan.id)} for " if plan.id else ""
-    tail = f"\n\n{named}{code(plan.revision.short)}; it is made again from what runs when it is applied.\n"
+    tail = f"\n\n{_ending(plan)}\n"
     room = LIMIT - len(head) - len(tail) - _ROOM_FOR_FRAME
     return head + _details(render_text(plan, command="").plain, room) + tail
+
+
+def _ending(plan: Plan) -> str:
+    if plan.since:
+        return f"for {code(plan.revision.short)}; what is applied is planned anew, from what runs then."
+    named = f"plan {code(plan.id)} for " if plan.id else ""
+    return f"{named}{code(plan.revision.short)}; it is made again from what runs when it is applied."
 
 
 def code(text: str, limit: int = CELL_LIMIT) -> str:

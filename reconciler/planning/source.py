@@ -39,8 +39,10 @@ class Revision:
 
     @property
     def short(self) -> str:
-        """`main@sha1:9c1e7d2`, with `+worktree` when uncommitted files were read."""
-        return f"{self.ref}@sha1:{self.commit[:7]}" + ("+worktree" if self.worktree else "")
+        """`main@sha1:9c1e7d2`, with `+worktree` when uncommitted files were read; of a commit asked for by its whole id
+        no more than `sha1:9c1e7d2`."""
+        name = "" if self.ref == self.commit else f"{self.ref}@"
+        return f"{name}sha1:{self.commit[:7]}" + ("+worktree" if self.worktree else "")
 
     @property
     def id(self) -> str:

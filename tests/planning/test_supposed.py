@@ -188,6 +188,7 @@ def test_the_text_says_what_it_was_compared_with_and_what_it_does_not_know(made:
 def test_the_comment_says_so_before_anything_else(made: Plan) -> None:
     head = render_markdown.render(made).partition("| app |")[0]
     assert head.startswith("<!-- reconcile:prod -->\n### reconcile <code>prod</code>, offline: 1 to create")
+    assert "; it is made again" not in render_markdown.render(made)
     assert "**Offline plan:** nobody was asked what runs." in head and "Not known: whether that commit" in head
 
 

@@ -107,6 +107,7 @@ def test_a_shallow_clone_is_enough_when_it_has_both_commits(lab: Repository, tmp
     clone.git("checkout", "-q", "--detach", "FETCH_HEAD")
     assert clone.git("rev-parse", "HEAD^1") == tip
     assert steps_of(planned(clone, tip)) == ["deploy three", "update one"]
+    assert f"everything runs as sha1:{tip[:7]} " in since(clone, tip).stdout
     missing = since(clone, base)
     assert missing.exit_code == 1 and "has no branch, tag or commit" in missing.stderr and "shallow" in missing.stderr
 
