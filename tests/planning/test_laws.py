@@ -15,7 +15,7 @@ from bioengine_runtime.contract.status import WorkerState
 from reconciler.planning import backoff, drift, plan_file, render_markdown, render_text
 from reconciler.planning.declare import declare
 from reconciler.planning.desired import DesiredApp
-from reconciler.planning.diff import WORKERS, Kind, differences
+from reconciler.planning.diff import WORKERS, Kind, differences, failed_and_stays
 from reconciler.planning.live import ArtifactVersion, LiveState
 from reconciler.planning.planner import plan
 from reconciler.planning.steps import (
@@ -118,7 +118,7 @@ def test_a_step_needs_only_earlier_steps_and_each_address_is_there_once(world: W
     for held in made.held:
         if held.reason is Reason.DEPENDENCY_NOT_READY:
             ready = {step.app_id for step in made.steps} | {
-                app.app_id for app in world.live.apps.values() if app.status == "RUNNING"
+                app.app_id for app in world.live.apps.values() if app.status == "RUNNING" and not failed_and_stays(app)
             }
             assert set(world.desired.apps[held.app_id].depends_on) - ready
 
