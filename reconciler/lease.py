@@ -116,8 +116,9 @@ class Lease:
             except LeaseLost as lost:
                 log.error("event=lease_lost why=%s", lost)
                 return
-            except ReconcilerError as error:
-                log.warning("event=lease_not_renewed why=%s", error)
+            except Exception as error:  # whatever it was: who stops trying loses the lease
+                why = error if isinstance(error, ReconcilerError) else type(error).__name__
+                log.warning("event=lease_not_renewed why=%s", why)
 
     def _due(self, held: Holder) -> bool:
         return abs(self._clock() - held.renewed) > self._ttl_s / 2
@@ -166,14 +167,17 @@ class Lease:
 
 async def change(memory: Memory, lease: LeasePort, how: Callable[[Remembered], Remembered]) -> Remembered:
     """What is remembered, after `how` has made it another; nothing of this process comes between its look and its
-    write. Raises HeldElsewhere or Unreachable."""
-    await lease.hold(memory)
+    write, and in that look the lease is still ours. Raises HeldElsewhere, LeaseLost or Unreachable."""
+    held = await lease.hold(memory)
     async with alone(memory):
         before = await memory.read()
-        after = how(before)
-        if after != before:
-            await memory.write(after)
-        return after
+        if _same(held, before.holder):
+            after = how(before)
+            if after != before:
+                await memory.write(after)
+            return after
+    await lease.still(memory)  # raises, and from then on it is known to be lost
+    raise LeaseLost(before.holder)
 
 
 def alone(memory: Memory) -> asyncio.Lock:

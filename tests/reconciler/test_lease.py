@@ -194,6 +194,29 @@ async def test_two_changes_at_once_both_stand() -> None:
     assert memory.remembered.orders == (ORDER,) and memory.remembered.seconds == {"demo": (1.0,)}
 
 
+async def test_rx_02_who_was_overtaken_since_the_last_renewal_changes_nothing() -> None:
+    memory, lease = FakeMemory(), a_lease("anna", Clock())
+    held = await lease.hold(memory)
+    memory.remembered = Remembered(replace(held, name="next", epoch=held.epoch + 1))
+    with pytest.raises(LeaseLost, match="next"):
+        await change(memory, lease, lambda remembered: replace(remembered, orders=(ORDER,)))
+    assert memory.remembered.orders == () and "write" not in memory.calls[2:]
+    with pytest.raises(LeaseLost, match="next"):  # without a question: what was planned before is not done after
+        await lease.hold(memory)
+
+
+async def test_one_answer_that_nobody_understands_does_not_end_the_renewing(caplog: pytest.LogCaptureFixture) -> None:
+    memory = FakeMemory()
+    async with Lease("anna", ttl_s=0.06, settle_s=0.0) as lease:
+        first = await lease.hold(memory)
+        memory.fail("read", ValueError("canary"))
+        await asyncio.sleep(0.1)
+        memory.heal()
+        await asyncio.sleep(0.1)
+        assert memory.remembered.holder and memory.remembered.holder.renewed > first.renewed + 0.06
+    assert "why=ValueError" in caplog.text and "canary" not in caplog.text
+
+
 async def test_letting_go_does_not_take_it_from_the_next_one() -> None:
     memory, clock = FakeMemory(), Clock()
     late, next_one = a_lease("late", clock), a_lease("next", clock, pid=1)
