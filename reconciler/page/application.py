@@ -7,6 +7,7 @@ scripts of this origin alone, and no way to make markup of text.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -87,6 +88,8 @@ class _Page:
         self._board = board
         self._history = history
         self._live = live
+        self._name = secrets.token_hex(4)
+        """Another one after a restart, when versions are counted anew."""
         self._followers = 0
         self._remembered: tuple[float, list[Any]] | None = None
         self._asking = asyncio.Lock()
@@ -94,7 +97,7 @@ class _Page:
     async def status(self, request: Request) -> Response:
         """Everything the page shows at once. 304 when nothing changed but the time, which the headers say."""
         board = self._board
-        version = f'W/"{board.version}"'
+        version = f'W/"{self._name}.{board.version}"'
         times = {"etag": version, "x-age-s": "" if board.age_s is None else str(board.age_s)}
         if request.headers.get("if-none-match") == version:
             return Response(status_code=304, headers=times)
