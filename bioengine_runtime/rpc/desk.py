@@ -19,6 +19,7 @@ from bioengine_runtime.rpc.door import Invalid
 from bioengine_runtime.rpc.operations import Operations, WorkerFacts
 from bioengine_runtime.rpc.status_view import app_status, not_running, unread, worker_status
 from bioengine_runtime.rpc.wishes import readable_id, resolve
+from bioengine_runtime.worker.pending import NOTHING, Pending
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Desk:
         store: Store,
         facts: Callable[[], WorkerFacts],
         nodes: Callable[[], list[NodeState]],
+        pending: Callable[[], Pending],
         admins: Callable[[], Sequence[str]],
         key: bytes,
     ) -> None:
@@ -64,6 +66,7 @@ class Desk:
         self._store = store
         self._facts = facts
         self._nodes = nodes
+        self._pending = pending
         self._admins = admins
         self._key = key
 
@@ -175,13 +178,15 @@ class Desk:
 
     async def status(self, caller: Caller) -> dict[str, Any]:
         """Also while Ray is away: then without nodes, and not ready."""
-        facts, nodes = self._facts(), None
+        facts, nodes, waiting = self._facts(), None, NOTHING
         if facts.ray_reachable:
             try:
-                nodes = await asyncio.wait_for(asyncio.to_thread(self._nodes), NODES_WITHIN_S)
+                look = asyncio.gather(asyncio.to_thread(self._nodes), asyncio.to_thread(self._pending))
+                nodes, waiting = await asyncio.wait_for(look, NODES_WITHIN_S)
             except Exception as error:  # whatever keeps Ray from answering, we can still say that it does not
                 log.warning("event=ray_silent error=%s", type(error).__name__)
-        return worker_status(facts, nodes, self._admins(), time.time(), insider=is_admin(caller, self._admins()))
+        insider = is_admin(caller, self._admins())
+        return worker_status(facts, nodes, waiting, self._admins(), time.time(), insider=insider)
 
     async def _stop(self, caller: Caller, state: AppState) -> None:
         """An admin may stop any app of this worker; whose it is only matters to reconcilers."""

@@ -14,6 +14,7 @@ from bioengine_runtime.contract.status import PERSON, AppState, NodeState
 from bioengine_runtime.rpc.operations import BIOENGINE_VERSION, WorkerFacts
 from bioengine_runtime.rpc.wishes import HIDDEN
 from bioengine_runtime.worker.nodes import cluster_summary
+from bioengine_runtime.worker.pending import Pending
 
 NOT_KNOWN = "N/A"
 GEO = ("region", "country_name", "country_code", "latitude", "longitude", "timezone")
@@ -25,9 +26,15 @@ def not_running(app_id: str) -> dict[str, Any]:
 
 
 def worker_status(
-    facts: WorkerFacts, nodes: Sequence[NodeState] | None, admins: Sequence[str], now: float, *, insider: bool
+    facts: WorkerFacts,
+    nodes: Sequence[NodeState] | None,
+    waiting: Pending,
+    admins: Sequence[str],
+    now: float,
+    *,
+    insider: bool,
 ) -> dict[str, Any]:
-    """`nodes` None: Ray did not answer. Admins, addresses and the end of the token are for admins."""
+    """`nodes` None: Ray did not answer. Admins, addresses, who waits and the end of the token are for admins."""
     return {
         "service_start_time": facts.started_at,
         "service_uptime": now - facts.started_at,
@@ -40,7 +47,7 @@ def worker_status(
             "head_address": facts.ray_address if insider else None,
             "start_time": NOT_KNOWN if facts.ray_started_at is None else facts.ray_started_at,
             "mode": facts.mode,
-            **cluster_summary(nodes or (), addresses=insider),
+            **cluster_summary(nodes or (), waiting, insider=insider),
         },
         "admin_users": list(admins) if insider else [],
         "geo_location": {name: (facts.geo or {}).get(name) for name in GEO},

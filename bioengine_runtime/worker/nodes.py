@@ -9,6 +9,7 @@ import ray
 from ray._private.state import available_resources_per_node
 
 from bioengine_runtime.contract.status import NodeState
+from bioengine_runtime.worker import pending
 
 SHOWN = ("CPU", "GPU", "memory", "object_store_memory")
 ACCELERATOR = "accelerator_type:"
@@ -38,16 +39,17 @@ def _node(node: Mapping[str, Any], free: Mapping[str, float]) -> NodeState:
     )
 
 
-def cluster_summary(found: Sequence[NodeState], *, addresses: bool) -> dict[str, Any]:
-    """`ray_cluster.cluster` and `.nodes` of `get_status`; node addresses for admins only."""
+def cluster_summary(found: Sequence[NodeState], waiting: pending.Pending, *, insider: bool) -> dict[str, Any]:
+    """`ray_cluster.cluster` and `.nodes` of `get_status`; node addresses and who waits for admins only."""
     return {
         "cluster": {
             "total_cpu": _sum(found, "CPU"),
             "used_cpu": _used(found, "CPU"),
             "total_gpu": _sum(found, "GPU"),
             "used_gpu": _used(found, "GPU"),
+            "pending_resources": pending.summary(waiting, names=insider),
         },
-        "nodes": {node.node_id: _summary(node, addresses=addresses) for node in found},
+        "nodes": {node.node_id: _summary(node, addresses=insider) for node in found},
     }
 
 

@@ -24,6 +24,7 @@ from bioengine_runtime.rpc.service import WorkerService
 from bioengine_runtime.sealing import ensure_key
 from bioengine_runtime.stored.artifacts import HyphaArtifacts
 from bioengine_runtime.worker import geo
+from bioengine_runtime.worker.pending import Pending
 from bioengine_runtime.worker.ray_link import Head, RayAway
 from bioengine_runtime.worker.settings import WorkerSettings
 from bioengine_runtime.worker.tokens import TokenFile, TokenKeeper
@@ -87,6 +88,7 @@ class Presence:
         *,
         apps: Apps,
         nodes: Callable[[], list[NodeState]],
+        pending: Callable[[], Pending],
         service_ids: Callable[[], Awaitable[Mapping[str, str]]],
         running: Callable[[], Awaitable[Collection[str]]],
         leave: Callable[[bool], Awaitable[None]],
@@ -100,6 +102,7 @@ class Presence:
             store=self.artifacts(),
             facts=self.facts,
             nodes=nodes,
+            pending=pending,
             admins=lambda: self.admins,
             key=ensure_key(self.key_file),
         )

@@ -31,6 +31,7 @@ from bioengine_runtime.apps.supervisor import Supervisor, WorkerEnvironment
 from bioengine_runtime.gateway.deploy import GatewaySettings, ensure_gateway, refresh_gateway
 from bioengine_runtime.worker.leaving import stop_apps
 from bioengine_runtime.worker.nodes import nodes
+from bioengine_runtime.worker.pending import pending
 from bioengine_runtime.worker.presence import Presence
 from bioengine_runtime.worker.ray_link import Head, HeadWatch, join_ray, never_start_ray, start_anew
 from bioengine_runtime.worker.settings import WorkerSettings, read_settings
@@ -80,6 +81,7 @@ class Worker:
         desk = await presence.register(
             apps=supervisor,
             nodes=nodes,
+            pending=pending,
             service_ids=partial(refresh_gateway, presence.service_id, 5.0),
             running=read_records,
             leave=self._told_to_leave,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any, NoReturn
 
+from bioengine_runtime.worker.pending import Pending
 from bioengine_runtime.worker.presence import NoApps, Presence
 from bioengine_runtime.worker.ray_link import Head, RayAway, find_head
 from bioengine_runtime.worker.settings import WorkerSettings
@@ -59,5 +60,5 @@ async def _say(presence: Presence, reason: str, stopping: asyncio.Event) -> None
 
     await presence.connect()
     await presence.register(
-        apps=apps, nodes=list, service_ids=nothing, running=apps.ask, leave=leave, require_ray=is_away
+        apps=apps, nodes=list, pending=Pending, service_ids=nothing, running=apps.ask, leave=leave, require_ray=is_away
     )

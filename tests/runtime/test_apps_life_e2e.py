@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bioengine_runtime.apps.logs import logs_of
 from bioengine_runtime.apps.record import read_records
 from bioengine_runtime.apps.redeploying import read_tries
 from bioengine_runtime.apps.supervisor import Supervisor
+from bioengine_runtime.worker.pending import Waiting, pending
 from tests.runtime.apps_world import (
     OWNER,
     Artifacts,
@@ -339,6 +341,12 @@ async def test_without_gpu_it_runs_and_a_larger_one_is_told_to_wait_for_room(sup
     assert prepared.ok
     assert "no room at the moment to bring up 1 of 1 Main" in prepared.message
     assert "surge: false" in prepared.message
+    assert await apply(supervisor, a_spec("gpu", version="large", env={"*": {"A": "1"}}))
+    waiting = Waiting({"CPU": 3.0}, 1, ("ServeReplica:gpu:Main",))
+    deadline = time.monotonic() + 30
+    while (found := await asyncio.to_thread(pending)).actors != (waiting,):
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.2)
     await remove(supervisor, "gpu")
 
 

@@ -19,6 +19,7 @@ from bioengine_runtime.rpc.access import Caller
 from bioengine_runtime.rpc.desk import Desk
 from bioengine_runtime.rpc.door import Invalid
 from bioengine_runtime.rpc.operations import Operations, WorkerFacts
+from bioengine_runtime.worker.pending import Pending, Waiting
 
 ADMIN = Caller("admin", "admin@lab.example")
 ANN = Caller("ann", "ann@lab.example")
@@ -152,6 +153,7 @@ class World:
         self.facts: dict[str, Any] = {}
         self.offered: dict[str, str] = {}
         self.trouble: Exception | None = None
+        self.waiting = Pending()
         operations = Operations(apps=self.apps, facts=self._facts, nodes=self._nodes, service_ids=self._offered)
         self.desk = Desk(
             operations=operations,
@@ -159,6 +161,7 @@ class World:
             store=self.store,
             facts=self._facts,
             nodes=self._nodes,
+            pending=lambda: self.waiting,
             admins=lambda: ["admin@lab.example"],
             key=b"k" * 32,
         )
@@ -365,4 +368,10 @@ async def test_the_worker_tells_admins_more_than_others(world: World) -> None:
         assert status["ray_cluster"]["start_time"] == 7.0
         assert (status["geo_location"]["region"], status["geo_location"]["country_name"]) == ("X", None)
         assert "surprise" not in status["geo_location"]
-        assert "pending_resources" not in status["ray_cluster"]["cluster"]
+    replicas = Waiting({"GPU": 1.0}, 2, ("ServeReplica:demo:A",))
+    world.waiting = Pending(actors=(replicas,), tasks=(Waiting({"CPU": 4.0}, 3),))
+    admin, bob = [(await world.desk.status(one))["ray_cluster"]["cluster"] for one in (ADMIN, BOB)]
+    two, three = {"required_resources": {"GPU": 1.0}, "count": 2}, {"required_resources": {"CPU": 4.0}, "count": 3}
+    names = {"names": ["ServeReplica:demo:A"]}
+    assert bob["pending_resources"] == {"actors": [two], "jobs": [], "tasks": [three], "total": 5}
+    assert admin["pending_resources"]["actors"] == [{**two, **names}]

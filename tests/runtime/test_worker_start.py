@@ -11,6 +11,7 @@ from bioengine_runtime.apps.errors import BadApp
 from bioengine_runtime.contract.status import NodeState
 from bioengine_runtime.rpc.access import Caller
 from bioengine_runtime.worker.nodes import cluster_summary
+from bioengine_runtime.worker.pending import NOTHING, summary
 from bioengine_runtime.worker.presence import names_of
 from bioengine_runtime.worker.settings import read_settings
 from bioengine_runtime.worker.startup import BadStartup, deploy_all, read_wishes
@@ -124,10 +125,11 @@ def test_a_node_is_shown_with_what_its_resources_say() -> None:
     marks = {"accelerator_type:A100": 1.0, "slurm_job_id:4711": 1.0}
     gpu = NodeState(node_id="g", address="10.0.0.2", head=False, total=amount | marks, free={**amount, "GPU": 1.0})
     head = NodeState(node_id="h", address="10.0.0.1", head=True, total={"CPU": 2.0}, free={"CPU": 0.5})
-    shown = cluster_summary([gpu, head], addresses=True)
-    assert shown["cluster"] == {"total_cpu": 10.0, "used_cpu": 1.5, "total_gpu": 2.0, "used_gpu": 1.0}
+    shown = cluster_summary([gpu, head], NOTHING, insider=True)
+    numbers = {"total_cpu": 10.0, "used_cpu": 1.5, "total_gpu": 2.0, "used_gpu": 1.0}
+    assert shown["cluster"] == {**numbers, "pending_resources": summary(NOTHING, names=True)}
     one, other = shown["nodes"]["g"], shown["nodes"]["h"]
     assert (one["accelerator_type"], one["slurm_job_id"], one["total_gpu_memory"]) == ("A100", "4711", "NA")
     assert (one["used_object_store_memory"], one["node_ip"]) == (0.0, "10.0.0.2")
     assert (other["accelerator_type"], other["slurm_job_id"], other["used_gpu_memory"]) == (None, None, 0)
-    assert cluster_summary([gpu], addresses=False)["nodes"]["g"]["node_ip"] is None
+    assert cluster_summary([gpu], NOTHING, insider=False)["nodes"]["g"]["node_ip"] is None
