@@ -14,6 +14,7 @@ from reconciler.cli.show import Screen
 from reconciler.cli.verbs import looked
 from reconciler.errors import Unreachable
 from reconciler.planning import drift, render_text
+from reconciler.planning.conditions import TIME_HELPS
 from reconciler.planning.steps import PlanOptions, Reason
 from reconciler.planning.story import Story
 from reconciler.planning.story import explain as explained
@@ -23,16 +24,8 @@ from reconciler.reconcile import Look
 TIMED_OUT = 124
 """As timeout(1) has it."""
 LOOK_EVERY_S = 2.0
-FINAL = frozenset(
-    {
-        Reason.ARTIFACT_CONFLICT,
-        Reason.BAD_COMMIT,
-        Reason.CODE_MISMATCH,
-        Reason.INVALID_DECLARATION,
-        Reason.OWNERSHIP_CONFLICT,
-    }
-)
-"""Reasons that waiting does not change."""
+MAY_PASS = TIME_HELPS | {Reason.INSUFFICIENT_CAPACITY}
+"""Reasons that waiting may end. Room comes when others leave it, and who waits says for how long."""
 AS_IT_SHOULD_BE = ("Synced Healthy", "RolledBack Healthy")
 """As git says, or as somebody ordered who rolled it back."""
 
@@ -75,7 +68,7 @@ async def wait(place: Place, app_ids: Collection[str], screen: Screen, *, timeou
             told = now
             if seen and all(state in AS_IT_SHOULD_BE for state in states.values()):
                 return 0
-            if seen and any(held.reason in FINAL for held in seen.plan.held if held.app_id in states):
+            if seen and any(held.reason not in MAY_PASS for held in seen.plan.held if held.app_id in states):
                 screen.result("\nNext: " + " or ".join(f"reconcile explain {app}" for app in _unwell(states)))
                 return 1
             if time.monotonic() > deadline:

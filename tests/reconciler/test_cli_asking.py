@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
+from bioengine_runtime.contract.status import WorkerState
+from reconciler.cli.asking import TIMED_OUT, wait
+from reconciler.cli.place import Place
+from reconciler.cli.show import Screen
+from tests.builders import a_node
 from tests.fakes import FakeSource, FakeWorld, a_repository
 from tests.reconciler.test_cli import applied, reconcile
 
@@ -23,6 +29,20 @@ def running(fake: FakeWorld, tmp_path: Path) -> FakeWorld:
 
 def push(fake: FakeWorld, **files: str) -> None:
     fake.source.commit(files)
+
+
+def changed_by_hand(running: FakeWorld) -> None:
+    state = running.runtime.apps["one"]
+    assert state.spec and state.provenance
+    spec = state.spec.model_copy(update={"max_ongoing_requests": 50})
+    running.runtime.apps["one"] = state.model_copy(
+        update={
+            "spec": spec,
+            "digest": spec.digest(),
+            "provenance": state.provenance.model_copy(update={"by": "anna@lab.example"}),
+            "last_updated_at": 1_793_700_000.0,
+        }
+    )
 
 
 def test_an_app_in_sync_has_a_short_story(running: FakeWorld) -> None:
@@ -122,23 +142,49 @@ def test_wait_ends_when_waiting_is_in_vain(fake: FakeWorld, tmp_path: Path) -> N
     assert result.exit_code == 1 and "reconcile explain one" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("change", "by_hand"),
+    [
+        pytest.param("    suspend: measuring\n    max_ongoing_requests: 3\n", False, id="Suspended"),
+        pytest.param("    self_heal: detect\n", True, id="SelfHealDisabled"),
+    ],
+)
+def test_wait_ends_when_a_person_is_to_change_something(running: FakeWorld, change: str, by_hand: bool) -> None:
+    """Caught: a second list of reasons, which lacked these, so that it waited until its time was out."""
+    push(running, **{"cluster.yaml": a_repository("one", "two", one=change)["cluster.yaml"]})
+    if by_hand:
+        changed_by_hand(running)
+    assert reconcile(running, "wait", "--timeout", "1").exit_code == 1
+
+
+def test_wait_ends_for_a_version_that_nobody_stored(running: FakeWorld) -> None:
+    entry = "apps:\n  far: {artifact: ws/far, version: 1.0.0}\n"
+    push(running, **{"cluster.yaml": a_repository("one")["cluster.yaml"].replace("apps:\n", entry)})
+    assert reconcile(running, "wait", "far", "--timeout", "1").exit_code == 1
+
+
+def test_wait_goes_on_while_others_may_leave_room(running: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    observed = running.runtime.observe
+
+    async def full() -> WorkerState:
+        return (await observed()).model_copy(update={"nodes": [a_node(CPU=1)]})
+
+    monkeypatch.setattr(running.runtime, "observe", full)
+    del running.runtime.apps["one"]
+    main = a_repository("one")["apps/one/main.py"]
+    push(running, **{"apps/one/main.py": main.replace('"num_cpus": 0', '"num_cpus": 2')})
+    assert "InsufficientCapacity" in reconcile(running, "plan").stdout
+    place = Place("lab", world=running.world)
+    assert asyncio.run(wait(place, ("one",), Screen(no_color=True), timeout_s=-1.0)) == TIMED_OUT
+
+
 def test_wait_ends_when_time_is_out(fake: FakeWorld) -> None:
     result = reconcile(fake, "wait", "one", "--timeout", "1")
     assert result.exit_code == 124 and "reconcile explain one" in result.stdout
 
 
 def test_a_change_by_hand_says_who_and_when(running: FakeWorld) -> None:
-    state = running.runtime.apps["one"]
-    assert state.spec and state.provenance
-    spec = state.spec.model_copy(update={"max_ongoing_requests": 50})
-    running.runtime.apps["one"] = state.model_copy(
-        update={
-            "spec": spec,
-            "digest": spec.digest(),
-            "provenance": state.provenance.model_copy(update={"by": "anna@lab.example"}),
-            "last_updated_at": 1_793_700_000.0,
-        }
-    )
+    changed_by_hand(running)
     for command in (("explain", "one"), ("plan",)):
         told = reconcile(running, *command).stdout
         assert "changed by anna@lab.example, 2026-11-03 10:00 UTC" in told
