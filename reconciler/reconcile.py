@@ -128,11 +128,11 @@ async def carry_out(
     return done
 
 
-async def tell_trouble(world: World, error: ReconcilerError) -> None:
+async def tell_trouble(world: World, error: Exception) -> None:
     """Let the last report say that there is no newer one, and why: it must not be read as how things are now."""
     if last := world.told.said:
         stale = {**last.report, "complete": False, "observed_at": _now()}
-        await _tell(world.told, replace(last, report=stale), conditions.of_trouble(str(error)))
+        await _tell(world.told, replace(last, report=stale), conditions.of_trouble(error))
 
 
 async def _hold(world: World, hypha: Hypha) -> Holder | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from reconciler.errors import ReconcilerError, Remedy
 from reconciler.planning.shown import count, listed, plain
 from reconciler.planning.steps import Reason
 
@@ -48,8 +49,11 @@ class Why(StrEnum):
     FAILED = "Failed"
     HEALTH_CHECK_FAILED = "HealthCheckFailed"
     NOTHING = "AsExpected"
+    PASS_CRASHED = "PassCrashed"
+    PERSON_NEEDED = "PersonNeeded"
     PROGRESSING = "Progressing"
     SOURCE_UNUSABLE = "SourceUnusable"
+    UNREACHABLE = "Unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +113,20 @@ def of_report(report: Mapping[str, Any]) -> tuple[Judged, ...]:
     )
 
 
-def of_trouble(message: str) -> tuple[Judged, ...]:
-    """The conditions while the source cannot be read: nothing is known to be as git wants it, and nothing is done."""
-    text = plain(message, MESSAGE_LIMIT)
+def of_trouble(error: Exception) -> tuple[Judged, ...]:
+    """The conditions after a pass that was stopped: nothing is known to be as git wants it. Who can mend it decides
+    whether time alone does, and whether it lies at the source. Of a bug only the type is told: its words are nobody's
+    who knew that they would be read."""
+    known = isinstance(error, ReconcilerError)
+    why = _TROUBLE[error.remedy if known else Remedy.BUG]
+    text = plain(str(error) if known else f"unexpected {type(error).__name__}", MESSAGE_LIMIT)
     unknown = (Type.READY, Type.HEALTHY, Type.DRIFTED, Type.SUSPENDED, Type.CREDENTIALS_VALID)
+    passes_by = why is Why.UNREACHABLE
     return (
-        *(Judged(one, Status.UNKNOWN, Why.SOURCE_UNUSABLE, text) for one in unknown),
-        Judged(Type.RECONCILING, Status.FALSE, Why.SOURCE_UNUSABLE),
-        Judged(Type.STALLED, Status.TRUE, Why.SOURCE_UNUSABLE, text),
-        Judged(Type.SOURCE_READY, Status.FALSE, Why.SOURCE_UNUSABLE, text),
+        *(Judged(one, Status.UNKNOWN, why, text) for one in unknown),
+        Judged(Type.RECONCILING, Status.TRUE if passes_by else Status.FALSE, why, text if passes_by else ""),
+        Judged(Type.STALLED, Status.FALSE if passes_by else Status.TRUE, why, "" if passes_by else text),
+        Judged(Type.SOURCE_READY, Status.FALSE if why is Why.SOURCE_UNUSABLE else Status.UNKNOWN, why, text),
     )
 
 
@@ -141,6 +150,12 @@ def since(judged: Iterable[Judged], before: Iterable[Condition], *, revision: st
 _DRIFT = frozenset(
     {str(Why.DRIFTED), str(Reason.SELF_HEAL_DISABLED), str(Reason.CODE_MISMATCH), str(Why.CREDENTIAL_EXPIRING)}
 )
+_TROUBLE: Mapping[Remedy, Why] = {
+    Remedy.COMMIT: Why.SOURCE_UNUSABLE,
+    Remedy.RETRY: Why.UNREACHABLE,
+    Remedy.OPERATOR: Why.PERSON_NEEDED,
+    Remedy.BUG: Why.PASS_CRASHED,
+}
 _WINDOW, _APPROVAL = str(Reason.WINDOW_CLOSED), str(Reason.APPROVAL_REQUIRED)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.errors import HeldElsewhere, InvalidDesiredState, SourceUnusable, Spoiled, Unreachable
 from reconciler.planning.conditions import Status, Type, of_report, of_trouble, since
 from reconciler.planning.steps import Reason
 
@@ -73,15 +74,35 @@ def test_an_incomplete_report_never_says_that_all_is_well(found: list[dict[str, 
 
 @given(st.lists(apps, max_size=4), st.booleans())
 def test_every_type_is_judged_once(found: list[dict[str, Any]], complete: bool) -> None:
-    for judgement in (of_report(a_report(*found, complete=complete)), of_trouble("git is away")):
+    for judgement in (of_report(a_report(*found, complete=complete)), of_trouble(Unreachable("git is away"))):
         assert sorted(one.type for one in judgement) == sorted(Type)
 
 
 def test_without_a_source_nothing_is_known() -> None:
-    found = {one.type: one.status for one in of_trouble("main is gone\x1b[31m")}
+    trouble = of_trouble(SourceUnusable("main is gone\x1b[31m"))
+    found = {one.type: one.status for one in trouble}
     assert found[Type.SOURCE_READY] is Status.FALSE and found[Type.STALLED] is Status.TRUE
     assert found[Type.READY] is Status.UNKNOWN and found[Type.DRIFTED] is Status.UNKNOWN
-    assert "\x1b" not in "".join(one.message for one in of_trouble("main is gone\x1b[31m"))
+    assert "\x1b" not in "".join(one.message for one in trouble)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "source", "stalled"),
+    [
+        (SourceUnusable("main is gone"), "SourceUnusable", "False", "True"),
+        (InvalidDesiredState([]), "SourceUnusable", "False", "True"),
+        (Unreachable("Hypha does not answer"), "Unreachable", "Unknown", "False"),
+        (Spoiled("written by another"), "PersonNeeded", "Unknown", "True"),
+        (HeldElsewhere(None), "PersonNeeded", "Unknown", "True"),
+        (KeyError("s3cr3t"), "PassCrashed", "Unknown", "True"),
+    ],
+)
+def test_a_trouble_is_laid_at_the_door_it_came_from(error: Exception, reason: str, source: str, stalled: str) -> None:
+    found = {one.type: one for one in of_trouble(error)}
+    assert (found[Type.SOURCE_READY].status, found[Type.STALLED].status) == (source, stalled)
+    assert found[Type.RECONCILING].status != stalled
+    assert {one.reason for one in found.values()} == {reason}
+    assert "s3cr3t" not in "".join(one.message for one in found.values())
 
 
 def test_a_status_keeps_the_time_at_which_it_began() -> None:
