@@ -5,6 +5,7 @@ Law: a source that cannot be read stops nothing that the last good commit asks f
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ class SteadySource:
         self._last: SourceTree | None = None
         self._due = clock()
         self._troubles = 0
+        self._read = asyncio.Event()
 
     def again(self) -> None:
         self._due = self._clock()
@@ -38,12 +40,19 @@ class SteadySource:
     def due_in_s(self) -> float:
         return max(0.0, self._due - self._clock())
 
+    async def first(self) -> SourceTree:
+        """The newest commit that was read, as soon as one was; asks nobody."""
+        await self._read.wait()
+        assert self._last is not None
+        return self._last
+
     async def fetch(self) -> SourceTree:
         """Raises SourceUnusable or Unreachable only as long as no commit was ever read."""
         if self._last is not None and self._clock() < self._due:
             return self._last
         try:
             self._last = await self._source.fetch()
+            self._read.set()
             self._troubles = 0
             self._due = self._clock() + self.interval_s
         except ReconcilerError as error:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from reconciler import loop
 from reconciler.cli.place import git_dir_of
-from reconciler.errors import ReconcilerError
 from reconciler.orders import Orders
 from reconciler.planning import backoff
 from reconciler.planning.memory import Entry
@@ -79,25 +78,17 @@ class Keeper:
         """The next one. Raises what stopped it, when all who are to know have been told."""
         with runs.run(), self.metrics.passing() as watch:
             try:
-                options = self._options()
+                options = PlanOptions(resting=self._resting, again=frozenset(self._again))
                 done = await reconcile(watch.on(self.world), options, tell=watch, woken=self._news)
             except Exception as error:
                 self.notifier.trouble(error)
-                if isinstance(error, ReconcilerError):
-                    await tell_trouble(self.world, error)
+                await tell_trouble(self.world, error)
                 raise
             self._remember(done, options)
             self.metrics.after(done)
             self.notifier.after(done)
             self._log(done)
         return done
-
-    def _options(self) -> PlanOptions:
-        if not self._again:
-            return PlanOptions(resting=self._resting)
-        again, self._again = frozenset(self._again), set()
-        self.wake.set()  # what else there is to do is for the pass after it
-        return PlanOptions(again, force=True)
 
     def _news(self) -> bool:
         """Whether somebody pushed meanwhile, as far as we heard."""
@@ -108,8 +99,9 @@ class Keeper:
     def _remember(self, done: Pass, options: PlanOptions) -> None:
         self.latest = done.look
         self._source.interval_s = self.interval_s or done.look.desired.cluster.policy.interval_s
-        before = {app_id: rest for app_id, rest in self._resting.items() if app_id not in options.targets}
+        before = {app_id: rest for app_id, rest in self._resting.items() if app_id not in options.again}
         self._resting = dict(backoff.after(before, done.look.plan, done.outcomes, time.time()))
+        self._again -= options.again - backoff.untried(done.look.plan, done.outcomes)
 
     def _moment(self, done: Pass) -> float | None:
         seen = done.look
@@ -129,10 +121,7 @@ class Keeper:
         self._told = now
 
     async def _wake_on_local_commits(self, stop: asyncio.Event) -> None:
-        try:
-            git_dir = git_dir_of(await self.world.source.fetch())
-        except ReconcilerError:
-            return
+        git_dir = git_dir_of(await self._source.first())
         if git_dir:
             await wake_on_commits(git_dir, self.wake, stop)
 

@@ -33,6 +33,18 @@ def after(before: Mapping[str, Rest], plan: Plan, outcomes: Iterable[Outcome], n
     return resting
 
 
+def untried(plan: Plan, outcomes: Iterable[Outcome]) -> frozenset[str]:
+    """Apps that differ, and of which nothing was carried out, well or not: they are held, or something came between."""
+    results = {outcome.address: outcome for outcome in outcomes}
+    found = {held.app_id for held in plan.held}
+    for step in plan.steps:
+        if isinstance(step.verb, DeployApp | UpdateApp | StopApp) and step.app_id is not None:
+            ended = results.get(step.address)
+            if not (ended and ended.result is Result.DONE) and _cause(step, plan, results) is None:
+                found.add(step.app_id)
+    return frozenset(found)
+
+
 def digest_of(step: Step) -> str:
     """The content that a step is to bring; "" when it is to stop something."""
     return step.verb.spec.digest() if isinstance(step.verb, DeployApp | UpdateApp) else ""

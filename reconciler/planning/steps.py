@@ -226,10 +226,13 @@ class PlanOptions:
     """Apps that failed a moment ago; no part of what was asked for."""
     tried: frozenset[str] = frozenset()
     """Apps that `force` has tried already, so that it tries each of them once; no part of what was asked for."""
+    again: frozenset[str] = frozenset()
+    """Apps that somebody ordered to be tried again, whatever else there is to do; no part of what was asked for."""
 
     def insists_on(self, app_id: str) -> bool:
         """Whether this app is to be tried again, although it failed."""
-        return self.force and app_id not in self.tried and (not self.targets or app_id in self.targets)
+        forced = self.force and app_id not in self.tried and (not self.targets or app_id in self.targets)
+        return forced or app_id in self.again
 
 
 @dataclass(frozen=True, slots=True)

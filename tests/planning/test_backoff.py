@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.planning.backoff import LONGEST_S, SHORTEST_S, after
+from reconciler.planning.backoff import LONGEST_S, SHORTEST_S, after, untried
 from reconciler.planning.planner import plan
 from reconciler.planning.steps import Outcome, Plan, PlanOptions, Reason, Rest, Result
 from tests.builders import a_desired, a_live, an_app
@@ -75,3 +75,13 @@ def test_what_an_app_needs_fails_for_it_but_another_apps_failure_does_not() -> N
     alone = planned("one")
     needs = next(step for step in alone.steps if step.address == "deploy one").needs
     assert after({}, alone, ended(alone, needs[0]), NOW).keys() == {"one"}
+
+
+def test_what_is_held_or_waits_for_another_apps_step_was_not_tried() -> None:
+    desired = a_desired(an_app("one"), an_app("two", depends_on=("one",)))
+    both = plan(desired, a_live(), {}, PlanOptions())
+    assert untried(both, ended(both, "deploy one")) == {"two"}
+    assert untried(both, ended(both, "")) == set() and untried(both, ()) == {"one", "two"}
+    resting = after({}, both, ended(both, "deploy one"), NOW)
+    held = plan(desired, replace(a_live(), observed_at=NOW), {}, PlanOptions(resting=resting))
+    assert "one" in untried(held, ())
