@@ -18,7 +18,8 @@ from ray.serve.handle import DeploymentHandle
 
 from bioengine_runtime.apps.calling import FOR_GATEWAY, AsRaised, last_line, under_ray
 from bioengine_runtime.gateway.errors import TooManyRequests
-from bioengine_runtime.gateway.offer import APP_TYPE, OWN_METHODS, Offer, rtc_name
+from bioengine_runtime.gateway.names import rtc_name
+from bioengine_runtime.gateway.offer import APP_TYPE, OWN_METHODS, Offer
 from bioengine_runtime.gateway.weight import is_light
 from bioengine_runtime.rpc.access import Caller, may_call
 from bioengine_runtime.rpc.callers import Callers

@@ -1,4 +1,7 @@
-"""Names of the gateway: one per worker, so that two workers on one cluster never replace each other's."""
+"""Names of the gateway, and of what it offers.
+
+There is one gateway per worker, so that two workers on one cluster never replace each other's.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 
 GATEWAY_APP = "bioengine-gateway"
 GATEWAY_DEPLOYMENT = "Gateway"
+RTC_SUFFIX = "-rtc"
 
 
 def gateway_app(worker_service_id: str) -> str:
@@ -15,3 +19,8 @@ def gateway_app(worker_service_id: str) -> str:
 
 def is_gateway(app_id: str) -> bool:
     return app_id.startswith(f"{GATEWAY_APP}-")
+
+
+def rtc_name(app_id: str) -> str:
+    """Id of the service through which WebRTC connections to an app are opened."""
+    return f"{app_id}{RTC_SUFFIX}"

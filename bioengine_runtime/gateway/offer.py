@@ -55,11 +55,6 @@ class Offer:
         )
 
 
-def rtc_name(app_id: str) -> str:
-    """Id of the service through which WebRTC connections to an app are opened."""
-    return f"{app_id}-rtc"
-
-
 def offer(running: Running, *, worker: str, offered: bool) -> Offer | None:
     """The offer for an app. While a new version comes up it is still the old one that answers, and that is offered."""
     record = running.record

@@ -11,8 +11,8 @@ from typing import Any
 from bioengine_runtime.apps.record import Running, read_records
 from bioengine_runtime.gateway.calls import AppCalls
 from bioengine_runtime.gateway.lease import Lease
-from bioengine_runtime.gateway.names import gateway_app
-from bioengine_runtime.gateway.offer import offer, rtc_name
+from bioengine_runtime.gateway.names import gateway_app, rtc_name
+from bioengine_runtime.gateway.offer import offer
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
 from bioengine_runtime.rpc.callers import Callers
 

@@ -16,12 +16,11 @@ from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.apps.record import Running
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import AppState, NodeState, Prepared, Provenance, WorkerMode, WorkerState
-from bioengine_runtime.gateway.names import is_gateway
+from bioengine_runtime.gateway.names import RTC_SUFFIX, is_gateway, rtc_name
 
 log = logging.getLogger(__name__)
 
 BIOENGINE_VERSION = version("bioengine-gitops")
-RTC_SUFFIX = "-rtc"
 SecretTable = Mapping[str, Mapping[str, str]]
 
 
@@ -155,11 +154,6 @@ class Operations:
         if rtc := service_ids.get(rtc_name(app_id)):
             query["webrtc_service_id"] = rtc
         return f"{facts.public_url}/{workspace}/view/{alias}/?{urlencode(query)}"
-
-
-def rtc_name(app_id: str) -> str:
-    """Under which name the gateway offers an app's WebRTC service."""
-    return f"{app_id}{RTC_SUFFIX}"
 
 
 def reserved(app_id: str, worker_service_id: str) -> str | None:
