@@ -293,7 +293,7 @@ def test_an_app_that_is_rolled_back_is_brought_to_the_older_commit_and_says_by_w
     ("said_since", "reason"),
     [
         ({"suspend": "do not touch"}, Reason.SUSPENDED),
-        ({"self_heal": "detect"}, Reason.SELF_HEAL_DISABLED),
+        ({"self_heal": "detect-only"}, Reason.SELF_HEAL_DISABLED),
         ({"depends_on": ("model",)}, Reason.DEPENDENCY_NOT_READY),
         ({"ignore": ("/max_ongoing_requests",)}, None),
     ],

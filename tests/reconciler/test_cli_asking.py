@@ -146,7 +146,7 @@ def test_wait_ends_when_waiting_is_in_vain(fake: FakeWorld, tmp_path: Path) -> N
     ("change", "by_hand"),
     [
         pytest.param("    suspend: measuring\n    max_ongoing_requests: 3\n", False, id="Suspended"),
-        pytest.param("    self_heal: detect\n", True, id="SelfHealDisabled"),
+        pytest.param("    self_heal: detect-only\n", True, id="SelfHealDisabled"),
     ],
 )
 def test_wait_ends_when_a_person_is_to_change_something(running: FakeWorld, change: str, by_hand: bool) -> None:
