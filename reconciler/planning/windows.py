@@ -1,11 +1,12 @@
 """Maintenance windows: whether one is open, and when the next edge comes. Times are seconds since the epoch.
 
-A window is said in the wall-clock time of its zone, so on the night of a clock change it is longer or shorter; one that
-lies within the skipped hour does not open that night.
+A window is said in the wall-clock time of its zone, so on the night of a clock change it is longer or shorter. A time
+that is skipped that night is the moment at which the clocks change: a window within the skipped hour does not open.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import get_args
@@ -52,4 +53,14 @@ def _spans(window: Window, now: float) -> Iterator[tuple[float, float]]:
 
 
 def _at(day: date, clock: time, zone: ZoneInfo) -> float:
-    return datetime.combine(day, clock, zone).timestamp()
+    said = datetime.combine(day, clock, zone)
+    before, after = said.timestamp(), said.replace(fold=1).timestamp()
+    if before <= after:
+        return before  # there is such a time, and of two the first
+    return _clock_change(zone, after, before)
+
+
+def _clock_change(zone: ZoneInfo, start: float, end: float) -> float:
+    """The first second from `start` to `end` at which the clocks show as much more as they do at `end`."""
+    seconds, then = range(int(start), int(end) + 1), datetime.fromtimestamp(end, zone).utcoffset()
+    return seconds[bisect_left(seconds, True, key=lambda at: datetime.fromtimestamp(at, zone).utcoffset() == then)]

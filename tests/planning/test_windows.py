@@ -46,12 +46,31 @@ def test_rr_06_on_the_night_of_a_clock_change_it_ends_at_the_hour_that_it_says(n
 
 
 def test_rr_06_an_hour_that_is_skipped_opens_no_window() -> None:
-    skipped = Window(start="02:10", end="02:50", timezone="Europe/Stockholm")
-    opening = next_opening([skipped], when("2026-03-29T00:00+01:00"))
-    assert opening is not None and is_open([skipped], opening.timestamp())
-    whole_hour = Window(days=["sun"], start="02:00", end="03:00", timezone="Europe/Stockholm")
-    opening = next_opening([whole_hour], when("2026-03-29T00:00+01:00"))
-    assert opening is not None and opening.date().isoformat() == "2026-04-05"
+    for start, end in (("02:10", "02:50"), ("02:00", "03:00"), ("02:00", "02:59"), ("02:30", "03:00")):
+        window = Window(days=["sun"], start=start, end=end, timezone="Europe/Stockholm")
+        opening = next_opening([window], when("2026-03-29T00:00+01:00"))
+        assert opening is not None and opening.isoformat() == f"2026-04-05T{start}:00+02:00"
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "opens", "closes"),
+    [
+        ("01:30", "02:30", "2026-03-29T01:30+01:00", "2026-03-29T03:00+02:00"),
+        ("02:30", "04:00", "2026-03-29T03:00+02:00", "2026-03-29T04:00+02:00"),
+    ],
+)
+def test_rr_06_a_skipped_time_is_when_the_clocks_change(start: str, end: str, opens: str, closes: str) -> None:
+    window = Window(days=["sun"], start=start, end=end, timezone="Europe/Stockholm")
+    opening = next_opening([window], when("2026-03-29T00:00+01:00"))
+    assert opening is not None and opening.timestamp() == when(opens)
+    assert next_edge([window], when(opens)) == when(closes) - when(opens)
+
+
+def test_rr_06_where_the_clocks_change_by_half_an_hour() -> None:
+    window = Window(days=["sun"], start="01:45", end="02:15", timezone="Australia/Lord_Howe")
+    opening = next_opening([window], when("2026-10-04T00:00+10:30"))
+    assert opening is not None and opening.isoformat() == "2026-10-04T01:45:00+10:30"
+    assert next_edge([window], opening.timestamp()) == 15 * 60
 
 
 def test_without_windows_it_is_always_open() -> None:
