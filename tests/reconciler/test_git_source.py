@@ -291,12 +291,26 @@ def test_a_missing_cluster_file_is_said_and_removes_nothing(repository: Reposito
         declare(tree)
 
 
-@pytest.mark.parametrize("place", ["nowhere", "file.txt", "plain"])
-def test_what_is_no_repository_is_said(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("nowhere", "nowhere does not exist"),
+        ("file.txt", "file.txt cannot be entered"),
+        ("plain", "plain is not a git repository"),
+    ],
+)
+def test_what_is_no_repository_is_said(tmp_path: Path, place: str, told: str) -> None:
     (tmp_path / "file.txt").write_text("x")
     (tmp_path / "plain").mkdir()
-    with pytest.raises(SourceUnusable):
+    with pytest.raises(SourceUnusable, match=told) as refused:
         source(tmp_path / place, tmp_path).fetch_blocking()
+    assert "install" not in refused.value.hint
+
+
+def test_where_git_is_not_installed_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceUnusable, match="git is not installed"):
+        source(tmp_path, tmp_path).fetch_blocking()
 
 
 def test_a_server_that_does_not_answer_is_unreachable(server: GitServer, tmp_path: Path) -> None:

@@ -224,8 +224,9 @@ def _started(
             start_new_session=True,
         )
     except FileNotFoundError as error:
-        if cwd is not None and error.filename == str(cwd):
-            raise SourceUnusable(f"{cwd} does not exist") from None
+        if cwd is not None and str(error.filename) == str(cwd):  # a path, as it was given
+            hint = "name the folder of a git repository; a saved plan is a file that `reconcile plan --out` wrote"
+            raise SourceUnusable(f"{cwd} does not exist", hint=hint) from None
         raise SourceUnusable("git is not installed", hint="install git 2.30 or newer") from None
     except (NotADirectoryError, PermissionError):
         raise SourceUnusable(f"{cwd} cannot be entered", hint="give the folder of a git repository") from None
