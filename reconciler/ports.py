@@ -106,6 +106,10 @@ class Memory(Protocol):
         """Replace it. Only the holder of the lease does so. Raises Unreachable."""
         ...
 
+    async def start_anew(self) -> None:
+        """Remember nothing, whoever wrote what is there; a person said so. Raises Unreachable."""
+        ...
+
     async def append(self, entries: Sequence[Entry]) -> None:
         """Add to the history; what cannot be sent now goes with the next, and a trouble that stands is said once.
         Raises Unreachable."""
@@ -161,6 +165,10 @@ class Running(Protocol):
 
     async def order(self, method: str, arguments: Mapping[str, Any]) -> Any:
         """Give it an order. Raises Unreachable when it does not answer, OrderRefused when it does not do it."""
+        ...
+
+    async def answers(self) -> bool:
+        """Whether there is one that answers."""
         ...
 
     async def me(self) -> Person:

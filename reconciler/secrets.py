@@ -9,12 +9,14 @@ import contextlib
 import logging
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import assert_never
 
 from bioengine_runtime.contract.app import fingerprint
 from bioengine_runtime.contract.base import SecretFromAge, SecretFromEnv, SecretFromFile, SecretRef
+from reconciler.errors import Remedy, Unreachable
 from reconciler.mask import Mask
 from reconciler.planning.memo import Memo
 from reconciler.ports import SecretUnavailable, SecretValues
@@ -24,6 +26,8 @@ Table = Mapping[str, Mapping[str, SecretRef]]
 
 IDENTITY_VARIABLE = "RECONCILE_AGE_IDENTITY"
 IDENTITY_FILE = "age.key"
+KEY_BYTES = 32
+"""A key is not shorter: with one that can be guessed, values can be guessed from their fingerprints."""
 
 
 def identity_file(folder: Path, environ: Mapping[str, str] = os.environ) -> Path:
@@ -36,16 +40,25 @@ class CannotOpen(Exception):
     """Why a value cannot be had; never any of it."""
 
 
+class KeyUnusable(Unreachable):
+    """The key of this installation is there, and is none."""
+
+    remedy = Remedy.OPERATOR
+
+    def __init__(self, file: Path, why: str) -> None:
+        hint = f"Give the key of the installation that keeps the cluster: {KEY_BYTES} characters or more."
+        super().__init__(f"the key file {file} {why}", hint=hint)
+
+
 class LocalSecrets:
     """Secrets of the environment, of files on this machine, and of texts encrypted for a key on this machine.
 
     The key of the fingerprints is of this installation: without it, they say "not known" rather than "changed".
-    `make_key` makes it on first use, readable by us only. The private keys of age lie beside it.
+    The private keys of age lie beside it.
     """
 
-    def __init__(self, key_file: Path, *, make_key: bool, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, key_file: Path, *, environ: Mapping[str, str] = os.environ) -> None:
         self._key_file = key_file
-        self._make_key = make_key
         self._environ = environ
         self._identity_file = identity_file(key_file.parent, environ)
         self._opened: Memo[str] = Memo(limit=4096)
@@ -56,6 +69,10 @@ class LocalSecrets:
         values: dict[str, dict[str, str]] = {}
         fingerprints: dict[str, str] = {}
         missing: list[str] = []
+        try:
+            key = self.key() if table else None
+        except KeyUnusable as error:
+            raise SecretUnavailable(f"{app_id}: {error}") from None
         for class_name, name, ref in _each(table):
             try:
                 value = self._value(ref)
@@ -63,7 +80,7 @@ class LocalSecrets:
                 missing.append(f"{name} (from {ref.described()}: {error})")
                 continue
             values.setdefault(class_name, {})[name] = value
-            if (key := self.key()) is not None:
+            if key is not None:
                 fingerprints[f"{class_name}/{name}"] = fingerprint(key, value)
         if missing:
             raise SecretUnavailable(f"{app_id}: cannot read {', '.join(missing)}")
@@ -71,7 +88,10 @@ class LocalSecrets:
 
     def fingerprints(self, app_id: str, table: Table) -> Mapping[str, str | None]:  # noqa: ARG002 - part of the port
         values = {f"{class_name}/{name}": self.read(ref) for class_name, name, ref in _each(table)}
-        key = self.key() if values else None
+        try:
+            key = self.key() if values else None
+        except KeyUnusable:  # told by whoever checks with it what is remembered
+            key = None
         if key is None:
             return dict.fromkeys(values)
         return {name: None if value is None else fingerprint(key, value) for name, value in values.items()}
@@ -110,10 +130,16 @@ class LocalSecrets:
         return decrypt(text, read_identities(self._identity_file))
 
     def key(self) -> bytes | None:
-        """The key of this installation; None: there is none, and it is not ours to make one."""
-        if self._key is None and (self._make_key or self._key_file.exists()):
-            self._key = _read_or_make_key(self._key_file) if self._make_key else self._key_file.read_bytes()
+        """The key of this installation; None: there is none. Raises KeyUnusable."""
+        if self._key is None:
+            self._key = _read_key(self._key_file)
         return self._key
+
+    def made_key(self) -> bytes:
+        """The same, made if there is none, readable by us only. Raises KeyUnusable."""
+        if (key := self.key()) is None:
+            key = self._key = _make_key(self._key_file)
+        return key
 
 
 def masking_filter(masked: Callable[[str], str]) -> Callable[[logging.LogRecord], bool]:
@@ -141,15 +167,33 @@ def _read_file(path: Path) -> str:
         raise CannotOpen("it is not UTF-8") from None
 
 
-def _read_or_make_key(path: Path) -> bytes:
-    """Two that start at once agree: whoever creates the file wins, the other reads it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
+def _read_key(path: Path) -> bytes | None:
+    """None: there is no such file. Raises KeyUnusable."""
     try:
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)
-    finally:
-        fresh.unlink()
-    return path.read_bytes()
+        key = path.read_bytes().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KeyUnusable(path, f"cannot be read: {error.strerror}") from None
+    if len(key) < KEY_BYTES:
+        raise KeyUnusable(path, f"has {len(key)} characters, too few for a key" if key else "is empty")
+    return key
+
+
+def _make_key(path: Path) -> bytes:
+    """Two that start at once agree: whoever creates the file wins, the other reads it."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(KEY_BYTES))
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+        finally:
+            Path(fresh).unlink()
+    except OSError as error:
+        raise KeyUnusable(path, f"cannot be made: {error.strerror}") from None
+    if (key := _read_key(path)) is None:
+        raise KeyUnusable(path, "was taken away while it was made")
+    return key

@@ -291,6 +291,10 @@ class FakeMemory(Trouble):
         await asyncio.sleep(self.delay_s)
         self.remembered = remembered
 
+    async def start_anew(self) -> None:
+        self.note("start_anew")
+        self.remembered = NOTHING
+
     async def append(self, entries: Sequence[Entry]) -> None:
         await self._outbox.add(entries)
 

@@ -1,7 +1,7 @@
 """What a reconciler remembers, on Hypha's artifact manager: manifests only, outside of the applications collection.
 
 Law: others can write in the workspace, too. So all of it is sealed with the key of this installation, and what does not
-fit its seal, or is of a newer form, is not known; it is never taken for nothing.
+fit its seal, is of a newer form, or older than what we saw ourselves, is not known; it is never taken for nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -26,9 +26,18 @@ SCHEMA = "reconcile.memory/v1"
 MOST_BATCHES = 1000
 PAGE = 100
 
-_REMEMBERED: TypeAdapter[Remembered] = TypeAdapter(Remembered)
+
+@dataclass(frozen=True, slots=True)
+class _Counted(Remembered):
+    """`count` grows with each writing: an older one that somebody put back has a seal that fits, and a lower count."""
+
+    count: int = 0
+
+
+_COUNTED: TypeAdapter[_Counted] = TypeAdapter(_Counted)
 _ENTRIES: TypeAdapter[tuple[Entry, ...]] = TypeAdapter(tuple[Entry, ...])
 Value = TypeVar("Value")
+Form = TypeVar("Form", bound=BaseModel)
 
 
 class _Sealed(BaseModel):
@@ -42,11 +51,11 @@ class _Sealed(BaseModel):
 
 
 class _Record(BaseModel):
-    """What we read of an artifact as Hypha tells it."""
+    """What we read of an artifact as Hypha tells it; the manifest is whatever somebody wrote."""
 
     id: str
     created_at: float = 0.0
-    manifest: dict[str, Any]
+    manifest: Any = None
 
 
 class _Page(BaseModel):
@@ -55,37 +64,64 @@ class _Page(BaseModel):
 
 
 class HyphaMemory:
-    """One cluster's. `key` gives the key of this installation; None: there is none here, so that nothing can be
-    checked, and nothing is written."""
+    """One cluster's. `key` gives the key of this installation; None: there is none here.
+
+    Without a key nothing can be checked. Who only reads takes what is there as it is. Who writes has `new_key`, which
+    makes one: for the first writing, or to start anew; what another key has sealed is not known to them.
+    """
 
     def __init__(
-        self, session: HyphaSession, cluster: str, key: Callable[[], bytes | None], *, timeout_s: float = 20.0
+        self,
+        session: HyphaSession,
+        cluster: str,
+        key: Callable[[], bytes | None],
+        *,
+        new_key: Callable[[], bytes] | None = None,
+        timeout_s: float = 20.0,
     ) -> None:
         self._session = session
         self._cluster = cluster
         self._alias = f"reconcile-{cluster}"
         self._shelf = f"reconcile-history-{cluster}"
         self._key = key
+        self._new_key = new_key
         self._timeout_s = timeout_s
+        self._count = 0
         self._outbox = Outbox(lambda: self.history(RECALLED), self._send)
 
     async def read(self) -> Remembered:
+        before = self._count  # not the one of now when the answer comes, which may be on its way while we write
         try:
             answer = await self._ask("read", artifact_id=await self._id(self._alias), silent=True)
         except RemoteError as error:
             if _is_missing(error):
                 return NOTHING
             raise self._refused("cannot be read", error) from None
-        record = _Record.model_validate(answer)
-        return self._opened(record, _REMEMBERED)
+        counted = self._opened(self._understood(_Record, answer), _COUNTED)
+        if counted.count < before:
+            raise Spoiled(f"{self._alias} is older than what was read before: somebody put it back", hint=_OLDER_HINT)
+        if self._key() is not None:
+            self._count = max(self._count, counted.count)
+        return Remembered(counted.holder, counted.orders, counted.seconds)
 
     async def write(self, remembered: Remembered) -> None:
-        manifest = self._sealed(self._alias, "What the reconciler remembers", asdict(remembered))
+        await self._write(remembered, await self._key_to_write())
+
+    async def start_anew(self) -> None:
+        if self._new_key is None:
+            raise Spoiled(f"{self._alias} cannot be written: this installation has no key", hint=_KEY_HINT)
+        await self._write(NOTHING, self._new_key())
+
+    async def _write(self, remembered: Remembered, key: bytes) -> None:
+        count = self._count + 1
+        body = {**asdict(remembered), "count": count}
+        manifest = self._sealed(key, self._alias, "What the reconciler remembers", body)
         try:
             with side_effect(f"memory {self._cluster}/remember"):
                 await self._edit_or_create(manifest)
         except RemoteError as error:
             raise self._refused("cannot be written", error) from None
+        self._count = max(self._count, count)
 
     async def append(self, entries: Sequence[Entry]) -> None:
         await self._outbox.add(entries)
@@ -94,7 +130,7 @@ class HyphaMemory:
         found: list[Entry] = []
         asked = 0
         while len(found) < limit:
-            page = await self._page(asked, min(PAGE, max(limit, 1)), newest_first=True)
+            page = await self._page(asked, PAGE, newest_first=True)
             for record in page.items:
                 batch = reversed(self._entries_of(record))
                 found += [entry for entry in batch if app_id in ("", entry.app_id)]
@@ -123,7 +159,7 @@ class HyphaMemory:
         """One batch. Its name is of its content: sent again because the answer was lost, it is there already."""
         content = [asdict(entry) for entry in entries]
         name = hashlib.sha256(_text(content).encode()).hexdigest()[:24]
-        manifest = self._sealed(f"{self._shelf}-{name}", "Entries of the history", content)
+        manifest = self._sealed(await self._key_to_write(), f"{self._shelf}-{name}", "Entries of the history", content)
         try:
             with side_effect(f"memory {self._cluster}/note"):
                 await self._put_on_shelf(manifest)
@@ -159,7 +195,7 @@ class HyphaMemory:
             if _is_missing(error):
                 return _Page(items=[], total=0)
             raise self._refused("does not show its history", error) from None
-        return _Page.model_validate(answer)
+        return self._understood(_Page, answer)
 
     def _entries_of(self, record: _Record) -> tuple[Entry, ...]:
         """One batch that somebody spoiled hides no other; that it is there is said."""
@@ -168,16 +204,26 @@ class HyphaMemory:
         except Spoiled as error:
             return (Entry(record.created_at, "unknown", f"entry {record.id}", "spoiled", details={"why": str(error)}),)
 
-    def _sealed(self, name: str, description: str, body: Any) -> dict[str, Any]:
+    async def _key_to_write(self) -> bytes:
+        """Made where nothing is remembered yet. Raises Spoiled when it is another installation's to write."""
         key = self._key()
+        if key is None and self._new_key is not None:
+            await self.read()
+            key = self._new_key()
         if key is None:
-            raise Spoiled(f"{name} cannot be written: this installation has no key", hint=_KEY_HINT)
+            raise Spoiled(f"{self._alias} cannot be written: this installation has no key", hint=_KEY_HINT)
+        return key
+
+    def _sealed(self, key: bytes, name: str, description: str, body: Any) -> dict[str, Any]:
         text = _text(body)
         seal = self._seal(key, name, SCHEMA, text)
         return _Sealed(name=name, description=description, schema_=SCHEMA, body=text, seal=seal).model_dump()
 
     def _opened(self, record: _Record, form: TypeAdapter[Value]) -> Value:
         alias = record.id.rsplit("/", 1)[-1]
+        key = self._key()
+        if key is None and self._new_key is not None:
+            raise Spoiled(f"{record.id} cannot be checked: this installation has no key", hint=self._anew)
         try:
             sealed = _Sealed.model_validate(record.manifest)
         except ValidationError:
@@ -185,18 +231,23 @@ class HyphaMemory:
         if sealed.schema_ != SCHEMA:
             hint = "Update this reconciler to the release that wrote it."
             raise Spoiled(f"{record.id} has the form {sealed.schema_[:40]!r}, and we know {SCHEMA}", hint=hint)
-        key = self._key()
-        if key is not None and not hmac.compare_digest(self._seal(key, alias, SCHEMA, sealed.body), sealed.seal):
+        if key is not None and not _is_same(self._seal(key, alias, SCHEMA, sealed.body), sealed.seal):
             why = "was changed by somebody, or written with the key of another installation"
-            raise Spoiled(f"{record.id} {why}", hint=f"{_KEY_HINT} {self._anew}")
+            raise Spoiled(f"{record.id} {why}", hint=self._anew)
         try:
             return form.validate_json(sealed.body)
         except ValidationError as error:
             raise Spoiled(f"{record.id} cannot be understood ({error.error_count()} faults)", hint=self._anew) from None
 
+    def _understood(self, form: type[Form], answer: Any) -> Form:
+        try:
+            return form.model_validate(answer)
+        except ValidationError:
+            raise Unreachable(f"the memory of {self._cluster}: Hypha's answer cannot be understood") from None
+
     @property
     def _anew(self) -> str:
-        return "Or start it anew, which forgets all orders: reconcile lock --forget"
+        return f"{_KEY_HINT} Only if that key is lost, and nobody keeps {self._cluster}: reconcile lock --forget"
 
     def _seal(self, key: bytes, name: str, schema: str, body: str) -> str:
         return hmac.new(key, "\0".join((schema, self._cluster, name, body)).encode(), hashlib.sha256).hexdigest()
@@ -218,6 +269,16 @@ _KEY_HINT = (
     "Use the key of the installation that keeps this cluster: secrets/fingerprint.key in its home, or "
     "RECONCILE_KEY_FILE=FILE."
 )
+
+_OLDER_HINT = (
+    "Somebody writes in the workspace who should not. Stop this reconciler and start it again, and it takes what is "
+    "there; orders that are missing are to be given anew."
+)
+
+
+def _is_same(ours: str, theirs: str) -> bool:
+    """As bytes: of texts only ASCII can be compared in constant time, and theirs is whatever somebody wrote."""
+    return hmac.compare_digest(ours.encode(), theirs.encode())
 
 
 def _text(content: Any) -> str:

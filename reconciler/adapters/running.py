@@ -7,6 +7,7 @@ from typing import Any
 
 from reconciler.adapters.hypha import HyphaSession, RemoteError, plain
 from reconciler.adapters.status.people import Caller
+from reconciler.errors import Unreachable
 from reconciler.planning.people import Person
 from reconciler.ports import OrderRefused
 
@@ -26,6 +27,15 @@ class RunningReconciler:
             return await self._session.ask(self._service_id, method, timeout_s=TIMEOUT_S, **said)
         except RemoteError as error:
             raise OrderRefused(error.message) from None
+
+    async def answers(self) -> bool:
+        try:
+            await self._session.ask(self._service_id, "get_status", timeout_s=TIMEOUT_S)
+        except RemoteError:  # is an answer, too
+            return True
+        except Unreachable:
+            return False
+        return True
 
     async def me(self) -> Person:
         return Caller.of(plain((await self._session.connection()).config.user))

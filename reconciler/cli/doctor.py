@@ -81,7 +81,7 @@ async def examine(
 
     def address() -> Address:
         spec = place.hypha_of(cluster)
-        secrets = world.secrets if isinstance(world.secrets, LocalSecrets) else LocalSecrets(place.home, make_key=False)
+        secrets = world.secrets if isinstance(world.secrets, LocalSecrets) else LocalSecrets(place.home)
         return address_of(spec, place.home, secrets)
 
     yield there.token(address, time.time())

@@ -11,7 +11,7 @@ from typing import Any
 from reconciler.cli.place import Place, opened
 from reconciler.cli.show import Screen
 from reconciler.cli.verbs import Wishes, apply_in, looked
-from reconciler.errors import HeldElsewhere, Unreachable
+from reconciler.errors import HeldElsewhere, Spoiled, Unreachable
 from reconciler.orders import NotOrdered, Orders
 from reconciler.planning.memory import Order, OrderKind
 from reconciler.planning.people import NOBODY, Person
@@ -96,9 +96,10 @@ async def _order(place: Place, app_id: str, screen: Screen, said: Said, *, then_
         seen = await looked(world, PlanOptions(), screen, named=[app_id] if app_id else (), option="")
         try:
             await _here(world, seen, said)
-        except HeldElsewhere as held:
-            await _there(seen, said, held)
-            screen.result(f"{said.done}: told to {held.holder.name if held.holder else 'the other one'}.")
+        except (HeldElsewhere, Spoiled) as not_here:  # without the key of who keeps it, it is not known who that is
+            await _there(seen, said, not_here)
+            holder = not_here.holder if isinstance(not_here, HeldElsewhere) else None
+            screen.result(f"{said.done}: told to {holder.name if holder else 'the one that keeps this cluster'}.")
             screen.result(f"\nNext: {said.then}")
             return 0
         screen.result(f"{said.done}.")
@@ -115,13 +116,15 @@ async def _here(world: World, seen: Look, said: Said) -> None:
     await said.here(orders, await _me(seen), seen)
 
 
-async def _there(seen: Look, said: Said, held: HeldElsewhere) -> None:
+async def _there(seen: Look, said: Said, not_here: HeldElsewhere | Spoiled) -> None:
     if seen.hypha.running is None:
-        raise held
+        raise not_here
     try:
         await seen.hypha.running.order(said.method, said.arguments)
     except Unreachable as error:
-        raise HeldElsewhere(held.holder, what=f"who keeps this cluster does not answer ({error})") from None
+        if isinstance(not_here, Spoiled):
+            raise not_here from None
+        raise HeldElsewhere(not_here.holder, what=f"who keeps this cluster does not answer ({error})") from None
 
 
 async def _me(seen: Look) -> Person:

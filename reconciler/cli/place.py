@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "HYPHA_TOKEN"
 FINGERPRINT_KEY = "fingerprint.key"
 KEY_VARIABLE = "RECONCILE_KEY_FILE"
+OURS = {"secrets", "reconciler", "mirrors"}
+"""What we make in the folder of what we keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +120,16 @@ async def opened(place: Place, *, writes: bool, front: Front | None = None) -> A
         return
     from reconciler.lease import Lease
 
-    secrets = LocalSecrets(place.key_file, make_key=writes)
+    if writes:
+        keep_out_of_git(place.home)
+    secrets = LocalSecrets(place.key_file)
     reached: dict[tuple[str, HyphaSpec], _Reached] = {}
 
     def hypha(cluster: ClusterSpec) -> Hypha:
         key = (cluster.name, place.hypha_of(cluster))
         known = next((there for said, there in reached.items() if said == key), None)
         if known is None:
-            known = reached[key] = _reach(*key, place, secrets, front)
+            known = reached[key] = _reach(*key, place, secrets, front, writes=writes)
         known.policy[:] = [cluster.policy]  # as the newest commit has it
         return known.hypha
 
@@ -163,7 +167,9 @@ def source_of(place: Place) -> Source:
     )
 
 
-def _reach(cluster: str, spec: HyphaSpec, place: Place, secrets: LocalSecrets, front: Front | None) -> _Reached:
+def _reach(
+    cluster: str, spec: HyphaSpec, place: Place, secrets: LocalSecrets, front: Front | None, *, writes: bool
+) -> _Reached:
     from reconciler.adapters.artifacts import HyphaArtifacts
     from reconciler.adapters.hypha import HyphaSession
     from reconciler.adapters.memory import HyphaMemory
@@ -172,7 +178,7 @@ def _reach(cluster: str, spec: HyphaSpec, place: Place, secrets: LocalSecrets, f
     from reconciler.adapters.runtime import WorkerRuntime
 
     session = HyphaSession(lambda: address_of(spec, place.home, secrets))
-    memory = HyphaMemory(session, cluster, secrets.key)
+    memory = HyphaMemory(session, cluster, secrets.key, new_key=secrets.made_key if writes else None)
     policy = [Policy()]
     reports = front and HyphaReports(
         session,
@@ -222,6 +228,14 @@ def _embedded_address(home: Path, token: str | None) -> Address:
         raise Unreachable(f"the embedded Hypha of {home} is not running", hint="Start it: reconcile up REPO")
     own = home / "secrets" / "admin_token"
     return Address(f"http://127.0.0.1:{state.ports['hypha']}", token or own.read_text().strip())
+
+
+def keep_out_of_git(home: Path) -> None:
+    """Make the folder of what we keep. None of it belongs into a commit, and it may lie in somebody's repository. A
+    folder that holds other things than ours, which --home may name, is left as it is."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if {entry.name for entry in home.iterdir()} <= OURS:
+        (home / ".gitignore").write_text("*\n")
 
 
 @contextmanager

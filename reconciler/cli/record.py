@@ -21,9 +21,9 @@ from reconciler.errors import HeldElsewhere, ReconcilerError, Remedy, Spoiled, U
 from reconciler.history import DONE, FAILED, REJECTED
 from reconciler.lease import TTL_S, alone, runs
 from reconciler.planning.declare import declare
-from reconciler.planning.memory import NOTHING, Entry, Holder
+from reconciler.planning.memory import Entry, Holder
 from reconciler.planning.shown import plain
-from reconciler.ports import Memory, World
+from reconciler.ports import Hypha, Memory, World
 
 HOUR_S = 3600.0
 MOST_EVENTS = 500
@@ -35,6 +35,13 @@ class NothingKept(ReconcilerError):
     """There is no memory to ask, or nothing in it to do this to."""
 
     remedy = Remedy.OPERATOR
+
+
+class StillKept(ReconcilerError):
+    """Somebody else can read what we cannot."""
+
+    remedy = Remedy.OPERATOR
+    exit_code = 75
 
 
 async def history(place: Place, app_id: str, screen: Screen, *, output: str, limit: int) -> int:
@@ -64,7 +71,8 @@ async def events(place: Place, app_id: str, screen: Screen, *, output: str, foll
             except Unreachable as error:
                 screen.note(f"{error}; asking again", style="dim")
                 continue
-            _show([entry for entry in reversed(newest) if entry not in before], screen, output, headed=False)
+            if fresh := [entry for entry in reversed(newest) if entry not in before]:
+                _show(fresh, screen, output, headed=False)
     return 0
 
 
@@ -104,16 +112,18 @@ async def release(place: Place, screen: Screen, *, auto_approve: bool) -> int:
 
 
 async def forget(place: Place, screen: Screen, *, auto_approve: bool) -> int:
-    """Raises NothingKept when it can be read."""
+    """Raises NothingKept when it can be read, StillKept when there is a reconciler that lives."""
     async with opened(place, writes=True) as world:
-        cluster, memory = await _kept(world)
+        cluster, hypha = await _reached(world)
+        memory = _memory(cluster, hypha)
         try:
             await memory.read()
         except Spoiled as spoiled:
+            await _refuse_while_kept(cluster, hypha)
             screen.note(f"{spoiled}.")
             asked = f"Start the memory of {cluster} anew? Suspensions, rollbacks and approvals are forgotten."
             _ask(asked, screen, auto_approve=auto_approve)
-            await memory.write(NOTHING)
+            await memory.start_anew()
         else:
             hint = "Orders are taken back one by one: reconcile resume APP"
             raise NothingKept(f"what is remembered of {cluster} can be read; it is kept", hint=hint)
@@ -138,13 +148,29 @@ def _lives(holder: Holder) -> bool:
     return runs(holder) is not False and abs(time.time() - holder.renewed) < TTL_S
 
 
+async def _reached(world: World) -> tuple[str, Hypha]:
+    """The cluster's name, and what is reached of it."""
+    cluster = declare(await world.source.fetch()).cluster
+    return cluster.name, world.hypha(cluster)
+
+
 async def _kept(world: World) -> tuple[str, Memory]:
     """The cluster's name, and what is remembered of it. Raises NothingKept."""
-    cluster = declare(await world.source.fetch()).cluster
-    memory = world.hypha(cluster).memory
-    if memory is None:
-        raise NothingKept(f"nothing is remembered of {cluster.name} here", hint="Is a Hypha named in cluster.yaml?")
-    return cluster.name, memory
+    cluster, hypha = await _reached(world)
+    return cluster, _memory(cluster, hypha)
+
+
+def _memory(cluster: str, hypha: Hypha) -> Memory:
+    if hypha.memory is None:
+        raise NothingKept(f"nothing is remembered of {cluster} here", hint="Is a Hypha named in cluster.yaml?")
+    return hypha.memory
+
+
+async def _refuse_while_kept(cluster: str, hypha: Hypha) -> None:
+    """What we cannot read may be well for a reconciler that has the right key: it would lose its lease and orders."""
+    if hypha.running and await hypha.running.answers():
+        hint = "Use its key: RECONCILE_KEY_FILE=FILE. If it cannot read it either: stop it, forget, and start it again."
+        raise StillKept(f"a reconciler that lives keeps {cluster}; its memory is not started anew", hint=hint)
 
 
 def _ask(question: str, screen: Screen, *, auto_approve: bool) -> None:

@@ -92,6 +92,8 @@ def add_to(app: typer.Typer) -> None:
         """
         from reconciler.cli import record
 
+        if release and forget:
+            raise typer.BadParameter("--release takes the lock away, --forget forgets all orders, too: say one of them")
         if forget:
             leave(screen, lambda: record.forget(place, screen, auto_approve=auto_approve))
         elif release:

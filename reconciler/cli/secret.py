@@ -23,6 +23,7 @@ from reconciler.age import (
     read_recipients,
     recipient_of,
 )
+from reconciler.cli.place import keep_out_of_git
 from reconciler.cli.secret_text import SecretText, Spot, spot_of
 from reconciler.errors import ReconcilerError, Remedy
 from reconciler.secrets import IDENTITY_VARIABLE, CannotOpen, identity_file
@@ -38,10 +39,12 @@ class SecretTrouble(ReconcilerError):
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """Where things are: the folder with cluster.yaml, the name of that file, and the folder of our own secrets."""
+    """Where things are: the folder with cluster.yaml, the name of that file, the folder of what we keep, and in it, or
+    elsewhere, that of our own secrets."""
 
     folder: Path
     cluster: str
+    home: Path
     secrets: Path
 
     @property
@@ -66,6 +69,11 @@ def keygen(vault: Vault, *, more: bool) -> str:
     file = vault.identity
     if file.resolve().is_relative_to(vault.folder.resolve()):
         raise SecretTrouble(f"{file} lies among the files of the repository", hint="Name another place with --home.")
+    if file.resolve().is_relative_to(vault.home):
+        keep_out_of_git(vault.home)
+    if (repository := _taken_along(file)) is not None:
+        hint = f"Name another place with --home, or with {IDENTITY_VARIABLE}."
+        raise SecretTrouble(f"{file} lies among the files of the repository {repository}", hint=hint)
     if file.exists() and not more:
         raise SecretTrouble(f"{file} is there already", hint="Add a second key with --more, then: secrets rotate.")
     before = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -73,6 +81,18 @@ def keygen(vault: Vault, *, more: bool) -> str:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(file, f"{before}# public key: {recipient}\n{private}\n", mode=0o600)
     return recipient
+
+
+def _taken_along(file: Path) -> Path | None:
+    """The repository whose next `git add` takes the file along; None: it is in none, or in a folder that git ignores
+    as a whole, as it does what we keep."""
+    for folder in file.resolve().parents:
+        ignored = folder / ".gitignore"
+        if ignored.is_file() and "*" in ignored.read_text(encoding="utf-8", errors="replace").split():
+            return None
+        if (folder / ".git").exists():
+            return folder
+    return None
 
 
 def encrypted(vault: Vault, value: str, said: For) -> str:
@@ -106,6 +126,9 @@ def edit(vault: Vault, target: str, said: For, editor: Callable[[Path], int]) ->
 
 def rotate(vault: Vault, said: For) -> list[tuple[Path, int]]:
     """Encrypt all values of all YAML files of the folder anew: (file, how many). Nothing is written unless all can."""
+    if not vault.folder.is_dir():
+        hint = "Name the repository with --repo, and a folder of it with --path."
+        raise SecretTrouble(f"{vault.folder} is no folder", hint=hint)
     changed: list[tuple[Path, int, str]] = []
     for file in sorted(vault.folder.glob("*.yaml")):
         text = SecretText.read(file)

@@ -154,7 +154,8 @@ def rotate(
 def _vault(repo: Path, path: str, cluster: str, home: Path | None):
     from reconciler.cli.secret import Vault
 
-    return Vault(repo / path, cluster, Place(str(repo), home_option=home).key_file.parent)
+    place = Place(str(repo), home_option=home)
+    return Vault(repo / path, cluster, place.home, place.key_file.parent)
 
 
 def _asked() -> str:

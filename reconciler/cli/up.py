@@ -123,7 +123,7 @@ async def _first_pass(world: World, screen: Screen, timeout_s: float) -> Waited:
 async def _call_all(place: Place, waited: Waited, apps: Mapping[str, AppState], screen: Screen) -> int:
     """Call one method of each app the way anybody would. 0 when every app that git asks for is well and answered."""
     desired = waited.last.look.desired
-    secrets = LocalSecrets(place.home / "secrets" / "unused", make_key=False)
+    secrets = LocalSecrets(place.home / "secrets" / "unused")
     spec = place.hypha_of(desired.cluster)
     session = HyphaSession(lambda: address_of(spec, place.home, secrets))
     well = waited.ok and not desired.problems

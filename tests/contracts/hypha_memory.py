@@ -14,7 +14,7 @@ from reconciler.adapters.hypha import HyphaSession
 from reconciler.adapters.memory import MANAGER, HyphaMemory
 from reconciler.errors import HeldElsewhere, LeaseLost, Spoiled
 from reconciler.lease import Lease
-from reconciler.planning.memory import Holder
+from reconciler.planning.memory import NOTHING, Holder
 from tests.contracts.ports import REMEMBERED, MemoryContract, an_entry
 
 
@@ -29,7 +29,7 @@ class HyphaMemoryContract(MemoryContract):
 
     @pytest.fixture
     def memory(self, session: HyphaSession, cluster: str) -> HyphaMemory:
-        return HyphaMemory(session, cluster, lambda: self.key)
+        return HyphaMemory(session, cluster, lambda: self.key, new_key=lambda: self.key)
 
     async def test_rc_12_what_somebody_changed_is_not_known(
         self, memory: HyphaMemory, session: HyphaSession, cluster: str
@@ -43,6 +43,7 @@ class HyphaMemoryContract(MemoryContract):
             ({**kept, "seal": "0" * 64}, "changed by somebody"),
             ({**kept, "schema_": "reconcile.memory/v2"}, "we know reconcile.memory/v1"),
             ({"name": "reconcile", "holder": None}, "not written by a reconciler"),
+            ({**kept, "seal": "ü" * 64}, "changed by somebody"),
         ]
         for manifest, words in spoiled:
             await self.ask(session, "edit", artifact_id=artifact_id, manifest=manifest)
@@ -51,6 +52,46 @@ class HyphaMemoryContract(MemoryContract):
             assert error.value.hint
         await memory.write(REMEMBERED)  # a person may start it anew
         assert await memory.read() == REMEMBERED
+
+    async def test_rc_12_an_older_one_that_somebody_put_back_is_not_known(
+        self, memory: HyphaMemory, session: HyphaSession, cluster: str
+    ) -> None:
+        """Its seal fits, and the order that was given since is not in it."""
+        await memory.write(NOTHING)
+        artifact_id = f"{await session.workspace()}/reconcile-{cluster}"
+        older = (await self.ask(session, "read", artifact_id=artifact_id, silent=True))["manifest"]
+        await memory.write(REMEMBERED)
+        other = HyphaMemory(session, cluster, lambda: self.key)
+        assert await other.read() == REMEMBERED
+        await self.ask(session, "edit", artifact_id=artifact_id, manifest=older)
+        for one in (memory, other):
+            with pytest.raises(Spoiled, match="somebody put it back") as error:
+                await one.read()
+            assert "again" in error.value.hint
+        assert await HyphaMemory(session, cluster, lambda: self.key).read() == NOTHING  # it never saw the newer one
+
+    async def test_who_writes_without_a_key_makes_one_only_where_nothing_is(
+        self, memory: HyphaMemory, session: HyphaSession, cluster: str
+    ) -> None:
+        made: list[bytes] = []
+
+        def new_key() -> bytes:
+            made.append(self.key)
+            return self.key
+
+        fresh = HyphaMemory(session, cluster, lambda: next(iter(made), None), new_key=new_key)
+        await memory.write(REMEMBERED)
+        for ask in (fresh.read(), fresh.write(NOTHING), fresh.append([an_entry()])):
+            with pytest.raises(Spoiled, match="this installation has no key") as error:
+                await ask
+            assert "RECONCILE_KEY_FILE" in error.value.hint
+        assert not made and await memory.read() == REMEMBERED
+        await fresh.start_anew()  # a person said so
+        assert made and await memory.read() == NOTHING
+        made.clear()
+        first = HyphaMemory(session, f"{cluster}-2", lambda: next(iter(made), None), new_key=new_key)
+        await first.write(REMEMBERED)
+        assert made and await first.read() == REMEMBERED
 
     async def test_what_is_sealed_for_another_cluster_does_not_fit_here(
         self, memory: HyphaMemory, session: HyphaSession, cluster: str
@@ -86,6 +127,16 @@ class HyphaMemoryContract(MemoryContract):
         await self.ask(session, "edit", artifact_id=first["id"], manifest=forged)
         newest = await memory.history(10)
         assert newest[0] == an_entry(1) and newest[1].result == "spoiled"
+
+    async def test_what_others_put_on_the_shelf_hides_no_entry(
+        self, memory: HyphaMemory, session: HyphaSession, cluster: str
+    ) -> None:
+        await memory.append([an_entry(0)])
+        shelf = f"{await session.workspace()}/reconcile-history-{cluster}"
+        await self.ask(session, "create", parent_id=shelf, alias=f"{cluster}-notes", type="generic")
+        again = HyphaMemory(session, cluster, lambda: self.key)
+        await again.append([an_entry(1)])
+        assert [entry.result for entry in await again.history(10)] == ["done", "spoiled", "done"]
 
     async def test_it_is_not_among_the_apps(self, memory: HyphaMemory, session: HyphaSession, cluster: str) -> None:
         await memory.write(REMEMBERED)

@@ -243,6 +243,13 @@ class MemoryContract:
         await memory.write(NOTHING)
         assert await memory.read() == NOTHING
 
+    async def test_started_anew_it_is_empty_and_goes_on(self, memory: Memory) -> None:
+        await memory.write(REMEMBERED)
+        await memory.start_anew()
+        assert await memory.read() == NOTHING
+        await memory.write(REMEMBERED)
+        assert await memory.read() == REMEMBERED
+
     async def test_the_history_is_read_newest_first(self, memory: Memory) -> None:
         await memory.append([an_entry(0), an_entry(1, app_id="other")])
         await memory.append([])

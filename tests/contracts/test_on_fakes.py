@@ -93,7 +93,9 @@ class TestLocalSecrets(SecretsContract):
 
     @pytest.fixture
     def secrets(self, value: str, tmp_path: Path) -> Secrets:
-        return LocalSecrets(tmp_path / "keys" / "fingerprint.key", make_key=True, environ={"KNOWN": value})
+        ours = LocalSecrets(tmp_path / "keys" / "fingerprint.key", environ={"KNOWN": value})
+        ours.made_key()
+        return ours
 
 
 class TestFakeReports(ReportsContract):

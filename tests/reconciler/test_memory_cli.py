@@ -115,6 +115,12 @@ def test_rc_12_only_what_cannot_be_read_is_started_anew(fake: FakeWorld, memory:
     assert memory.remembered == NOTHING
 
 
+def test_to_release_and_to_forget_are_two_things(fake: FakeWorld, memory: FakeMemory, tmp_path: Path) -> None:
+    memory.fail("read", Spoiled("ws/reconcile-lab was changed by somebody"))
+    result = reconcile(fake, "lock", "--release", "--forget", "--auto-approve", home=tmp_path)
+    assert result.exit_code == 2 and "say one of them" in result.stderr and not memory.writes
+
+
 def test_where_nothing_is_remembered_it_says_so() -> None:
     result = reconcile(FakeWorld(FakeSource(a_repository("one"))), "history")
     assert result.exit_code == 1 and "nothing is remembered of lab" in result.stderr
@@ -138,3 +144,18 @@ async def test_following_events_shows_what_is_new_until_it_is_stopped(
     shown = capsys.readouterr()
     assert [json.loads(line)["what"] for line in shown.out.splitlines()] == ["deploy two", "drift", "update three"]
     assert "no answer; asking again" in shown.err
+
+
+async def test_following_events_as_documents_writes_none_while_nothing_happens(
+    fake: FakeWorld, memory: FakeMemory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(record, "POLL_S", 0.01)
+    following = asyncio.create_task(
+        record.events(Place(".", world=fake.world), "", Screen(), output="json", follow=True)
+    )
+    await asyncio.sleep(0.1)
+    memory.entries.append(an_entry(what="update three"))
+    await asyncio.sleep(0.1)
+    following.cancel()
+    await asyncio.wait({following})
+    assert capsys.readouterr().out.count("format_version") == 2

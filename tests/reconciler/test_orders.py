@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bioengine_runtime.contract.status import Provenance
+from reconciler.errors import Spoiled, Unreachable
 from reconciler.lease import Lease
 from reconciler.planning.memory import Holder, OrderKind, Remembered
 from reconciler.planning.people import Person
@@ -32,6 +33,9 @@ class FakeRunning:
         if self.refuses:
             raise OrderRefused(self.refuses)
         self.heard.append((method, dict(arguments)))
+
+    async def answers(self) -> bool:
+        return True
 
     async def me(self) -> Person:
         return self.person
@@ -220,3 +224,53 @@ def test_an_app_that_is_as_git_wants_it_tells_that_it_is_suspended(lab: Lab) -> 
     lab.run("suspend", "one", "--reason", "measuring")
     told = lab.run("explain", "one").stdout
     assert "Synced, Healthy" in told and "measuring" in told and "reconcile resume one" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("suspend", "one", "--reason", "measuring"),
+        ("resume", "one"),
+        ("rollback", "one"),
+        ("retry", "one"),
+        ("approve", "some-plan"),
+    ],
+)
+def test_an_order_needs_no_key_it_is_told_to_who_has_it(lab: Lab, words: tuple[str, ...]) -> None:
+    """An approver's own machine cannot read what the reconciler of the cluster remembers."""
+    lab.memory.fail("read", Spoiled("ws/reconcile-lab cannot be checked: this installation has no key"))
+    lab.memory.calls.clear()
+    result = lab.run(*words)
+    assert result.exit_code == 0, result.output
+    assert [method for method, _ in lab.running.heard] == [words[0]] and not lab.memory.writes
+    assert "told to the one that keeps this cluster" in result.stdout
+
+
+def test_where_nobody_keeps_it_either_it_says_what_is_wrong_with_the_memory(lab: Lab) -> None:
+    lab.memory.fail("read", Spoiled("ws/reconcile-lab cannot be checked", hint="Use the key."))
+    lab.running = Gone()
+    result = lab.run("suspend", "one", "--reason", "measuring")
+    assert result.exit_code == 1 and "cannot be checked" in result.stderr and "Use the key." in result.stderr
+
+
+def test_a_memory_that_only_we_cannot_read_is_not_started_anew(lab: Lab) -> None:
+    """It is well, and another installation's: its reconciler would lose the lease and all orders."""
+    lab.run("suspend", "one", "--reason", "measuring")
+    kept = lab.memory.remembered
+    lab.memory.fail("read", Spoiled("ws/reconcile-lab was changed by somebody"))
+    result = lab.run("lock", "--forget", "--auto-approve")
+    assert result.exit_code == 75 and "keeps lab" in result.stderr and "RECONCILE_KEY_FILE" in result.stderr
+    assert lab.memory.remembered == kept
+    lab.running = Gone()
+    assert lab.run("lock", "--forget", "--auto-approve").exit_code == 0
+    assert not lab.memory.remembered.orders
+
+
+class Gone(FakeRunning):
+    """Nobody is there."""
+
+    async def order(self, method: str, arguments: Any) -> Any:
+        raise Unreachable(f"{method}: nobody offers it, with {len(arguments)} arguments")
+
+    async def answers(self) -> bool:
+        return False

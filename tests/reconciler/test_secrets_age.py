@@ -68,7 +68,9 @@ def a_ref(file: Path, value: str = VALUE) -> SecretFromAge:
 
 def secrets(tmp_path: Path, file: Path | None) -> LocalSecrets:
     environ = {"RECONCILE_AGE_IDENTITY": str(file)} if file else {}
-    return LocalSecrets(tmp_path / "fingerprint.key", make_key=True, environ=environ)
+    ours = LocalSecrets(tmp_path / "fingerprint.key", environ=environ)
+    ours.made_key()
+    return ours
 
 
 def run(tmp_path: Path, *words: str, value: str | None = None) -> Any:
@@ -105,7 +107,7 @@ def test_an_encrypted_value_is_opened_in_either_form(tmp_path: Path, key: Path, 
 
 
 def test_the_key_lies_beside_that_of_the_fingerprints(tmp_path: Path, key: Path) -> None:
-    ours = LocalSecrets(key.with_name("fingerprint.key"), make_key=True, environ={})
+    ours = LocalSecrets(key.with_name("fingerprint.key"), environ={})
     assert ours.read(a_ref(key)) == VALUE and tmp_path.exists()
 
 
@@ -202,6 +204,34 @@ def test_ss_04_a_key_is_made_for_us_alone_and_never_overwritten(tmp_path: Path, 
 def test_a_key_is_not_made_among_the_files_of_the_repository(repo: Path) -> None:
     made = CliRunner().invoke(app, ["secrets", "keygen", "--repo", str(repo), "--home", str(repo / "home")])
     assert made.exit_code == 1 and "among the files" in made.stderr and not (repo / "home").exists()
+
+
+def test_ss_04_a_key_of_a_sub_folder_of_a_repository_is_ignored_by_git(tmp_path: Path) -> None:
+    """What we keep lies beside the folder that is named, and so in the repository."""
+    (tmp_path / "deploy").mkdir()
+    git(tmp_path, "init", "-q")
+    made = CliRunner().invoke(app, ["secrets", "keygen", "--repo", str(tmp_path / "deploy")])
+    assert made.exit_code == 0 and (tmp_path / ".bioengine" / "secrets" / "age.key").is_file()
+    assert git(tmp_path, "status", "--porcelain", "--untracked-files=all") == ""
+
+
+def test_ss_04_no_key_is_made_where_the_next_git_add_takes_it_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "notes.txt").touch()
+    git(tmp_path, "init", "-q")
+    words = ["secrets", "keygen", "--repo", str(tmp_path / "deploy"), "--home", str(tmp_path / "own")]
+    made = CliRunner().invoke(app, words)
+    assert made.exit_code == 1 and f"the repository {tmp_path}" in made.stderr
+    monkeypatch.setenv("RECONCILE_AGE_IDENTITY", str(tmp_path / "mine.key"))
+    assert CliRunner().invoke(app, words[:4]).exit_code == 1
+    assert git(tmp_path, "status", "--porcelain", "--untracked-files=all") == "?? own/notes.txt"
+
+
+def git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_a_key_may_lie_elsewhere(tmp_path: Path, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,6 +403,11 @@ def test_files_keep_their_rights(tmp_path: Path, repo: Path, key: Path) -> None:
     (repo / "cluster.yaml").chmod(0o640)
     run(tmp_path, "encrypt", "--set", "one.Main.PASS", value=VALUE)
     assert stat.S_IMODE((repo / "cluster.yaml").stat().st_mode) == 0o640 and key.exists()
+
+
+def test_a_repository_that_is_not_there_has_nothing_to_rotate(tmp_path: Path, repo: Path) -> None:
+    done = CliRunner().invoke(app, ["secrets", "rotate", "--repo", str(tmp_path / "nowhere")])
+    assert done.exit_code == 1 and "is no folder" in done.stderr and "--repo" in done.stderr and repo.exists()
 
 
 @pytest.mark.parametrize("command", ["keygen", "encrypt", "edit", "rotate"])

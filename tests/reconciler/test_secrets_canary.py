@@ -82,7 +82,9 @@ class Lab:
         self.told: list[str] = []
 
     def secrets(self) -> LocalSecrets:
-        return LocalSecrets(self.home / "secrets" / "fingerprint.key", make_key=True, environ=self.environ)
+        ours = LocalSecrets(self.home / "secrets" / "fingerprint.key", environ=self.environ)
+        ours.made_key()
+        return ours
 
     def files(self, **more: str) -> dict[str, str]:
         armored = "".join(f"          {line}\n" for line in self.age.splitlines())
@@ -230,7 +232,8 @@ def test_ss_04_what_is_kept_of_a_value_needs_the_key_of_this_installation(lab: L
     kept = lab.fake.runtime.apps["one"].secret_fingerprints
     key = (lab.home / "secrets" / "fingerprint.key").read_bytes()
     assert kept["Main/FROM_ENV"] == fingerprint(key, CANARIES["env"]) != fingerprint(b"other", CANARIES["env"])
-    there = LocalSecrets(tmp_path / "there" / "fingerprint.key", make_key=True, environ=lab.environ)
+    there = LocalSecrets(tmp_path / "there" / "fingerprint.key", environ=lab.environ)
+    there.made_key()
     table: dict[str, dict[str, SecretRef]] = {"Main": {"FROM_ENV": SecretFromEnv(env="CI_PASS")}}
     assert there.fingerprints("one", table) != {"Main/FROM_ENV": kept["Main/FROM_ENV"]}
 

@@ -1,0 +1,139 @@
+"""The memory on Hypha: its contract, on an artifact manager that answers at once; e2e has it on the real one."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from reconciler.adapters.hypha import RemoteError
+from reconciler.adapters.memory import PAGE, HyphaMemory
+from reconciler.errors import Spoiled, Unreachable
+from reconciler.observe import observe
+from reconciler.ports import Hypha
+from tests.contracts.hypha_memory import HyphaMemoryContract
+from tests.contracts.ports import REMEMBERED, an_entry
+from tests.fakes import FakeArtifacts, FakeRuntime
+
+
+class Manager:
+    """Hypha's artifact manager, as far as a memory asks it: a session with it."""
+
+    def __init__(self) -> None:
+        self.artifacts: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
+        self._made = itertools.count(1)
+
+    async def workspace(self) -> str:
+        return "ws"
+
+    async def ask(self, service_id: str, method: str, *, timeout_s: float, **said: Any) -> Any:  # noqa: ARG002
+        self.asked.append(method)
+        if method == "create":
+            return self._create(said)
+        artifact_id = str(said.get("artifact_id") or said.get("parent_id"))
+        if artifact_id not in self.artifacts:
+            raise RemoteError("KeyError", f"Artifact with ID '{artifact_id}' does not exist.")
+        match method:
+            case "read":
+                return self.artifacts[artifact_id]
+            case "edit":
+                self.artifacts[artifact_id]["manifest"] = said["manifest"]
+            case "delete":
+                del self.artifacts[artifact_id]
+            case _:
+                return self._listed(artifact_id, said)
+        return None
+
+    def _create(self, said: dict[str, Any]) -> None:
+        artifact_id = str(said.get("artifact_id") or f"ws/{said['alias']}")
+        if artifact_id in self.artifacts:
+            raise RemoteError("FileExistsError", f"{artifact_id} already exists")
+        parent = said.get("parent_id")
+        if parent and parent not in self.artifacts:
+            raise RemoteError("KeyError", f"Artifact with ID '{parent}' does not exist.")
+        number = next(self._made)
+        facts = {"id": artifact_id, "created_at": float(number), "parent": parent, "number": number}
+        self.artifacts[artifact_id] = {**facts, "manifest": said.get("manifest")}
+
+    def _listed(self, shelf: str, said: dict[str, Any]) -> Any:
+        found = [one for one in self.artifacts.values() if one["parent"] == shelf]
+        found.sort(key=lambda one: one["number"], reverse=said.get("order_by") == "id>")
+        if not said.get("pagination"):
+            return found
+        offset = said["offset"]
+        return {"items": found[offset : offset + said["limit"]], "total": len(found)}
+
+
+class TestOnAManager(HyphaMemoryContract):
+    @pytest.fixture
+    def session(self) -> Any:
+        return Manager()
+
+    @pytest.fixture
+    def unreachable(self) -> HyphaMemory:
+        return HyphaMemory(Gone(), "lab", lambda: self.key)  # type: ignore[arg-type]
+
+    async def test_it_is_not_among_the_apps(self) -> None:  # type: ignore[override]
+        """Its shelf is one of its own."""
+        manager = Manager()
+        await a_memory(manager).append([an_entry()])
+        assert {one["parent"] for one in manager.artifacts.values()} == {None, "ws/reconcile-history-lab"}
+
+
+class Gone(Manager):
+    async def ask(self, service_id: str, method: str, *, timeout_s: float, **said: Any) -> Any:  # noqa: ARG002
+        raise Unreachable("no answer")
+
+
+def a_memory(session: Manager, key: bytes = b"k" * 32) -> HyphaMemory:
+    return HyphaMemory(session, "lab", lambda: key)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("manifest", [None, {}, [], "text", {"body": None}])
+async def test_rc_12_a_foreign_artifact_of_its_name_is_not_known_and_stops_no_pass(manifest: Any) -> None:
+    manager = Manager()
+    manager.artifacts["ws/reconcile-lab"] = {"id": "ws/reconcile-lab", "parent": None, "manifest": manifest}
+    with pytest.raises(Spoiled, match="not written by a reconciler"):
+        await a_memory(manager).read()
+    seen = await observe(Hypha(FakeArtifacts(), FakeRuntime(), memory=a_memory(manager)))
+    assert [one.what for one in seen.unseen] == ["memory"] and seen.worker
+
+
+@pytest.mark.parametrize("answer", [None, [], {"items": 1}, "text"])
+async def test_an_answer_that_nobody_understands_is_none(answer: Any) -> None:
+    class Odd(Manager):
+        async def ask(self, service_id: str, method: str, *, timeout_s: float, **said: Any) -> Any:  # noqa: ARG002
+            return answer
+
+    memory = a_memory(Odd())
+    for asking in (memory.read(), memory.history(5)):
+        with pytest.raises(Unreachable, match="cannot be understood"):
+            await asking
+
+
+async def test_a_look_that_was_under_way_while_something_was_written_is_no_older_one_put_back() -> None:
+    manager = Manager()
+    memory = a_memory(manager)
+    await memory.write(REMEMBERED)
+
+    class Slow(Manager):
+        async def ask(self, service_id: str, method: str, *, timeout_s: float, **said: Any) -> Any:
+            answer = dict(await manager.ask(service_id, method, timeout_s=timeout_s, **said))
+            memory._session = manager  # type: ignore[assignment]
+            await memory.write(REMEMBERED)  # while the answer is on its way
+            return answer
+
+    memory._session = Slow()  # type: ignore[assignment]
+    assert await memory.read() == REMEMBERED
+    assert await memory.read() == REMEMBERED
+
+
+async def test_one_entry_of_an_app_that_has_none_is_looked_for_in_pages() -> None:
+    manager = Manager()
+    memory = a_memory(manager)
+    for number in range(PAGE // 20):
+        await memory.append([an_entry(number)])
+    manager.asked.clear()
+    assert list(await memory.history(1, "never-there")) == [] and manager.asked == ["list"]
