@@ -318,8 +318,9 @@ class WorkerService:
 
         Without an id it is a new app with an id of its own. An update takes what is left out from the app as it runs,
         secrets and token included, but for the version: that is the newest, unless one is named. What runs exactly so
-        already is left alone, and tried again when it has failed. Kwargs and variables go by class name, `*` is every class; a variable `_NAME` is the
-        secret NAME. An app that names no authorized users is open to whoever deploys it and to the worker's admins.
+        already is left alone, and tried again when it has failed. Kwargs and variables go by class name, `*` is every
+        class; a variable `_NAME` is the secret NAME. An app that names no authorized users is open to whoever deploys
+        it and to the worker's admins.
         scaling: class (`*` is every class) → {num_replicas} or {autoscaling_config: {min_replicas, max_replicas,
         target_ongoing_requests}}. proxy_memory_in_gb changes nothing: the apps of a worker share one gateway.
         """
