@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec, Autoscaling
 from bioengine_runtime.contract.base import ENTIRE, JsonValue, SecretFromAge, SecretRef
-from bioengine_runtime.contract.cluster import AppInstance, ClusterSpec, artifact_version
+from bioengine_runtime.contract.cluster import AppInstance, ClusterSpec, HyphaSpec, artifact_version
 from bioengine_runtime.contract.code import ClassFacts
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.contract.status import Provenance
@@ -203,7 +203,9 @@ def _same_names(tree: SourceTree) -> dict[str, list[Problem]]:
 
 # ── One instance ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-RESERVED_IDS = frozenset({"bioengine-worker", "bioengine-gateway", "reconcile-status"})
+RESERVED_IDS = frozenset({"bioengine-worker", "bioengine-gateway"})
+"""Besides the services that `hypha:` names; an app of such an id would be found in their place."""
+_OF_RECONCILERS = ("", "-page", "-webhook")
 _RESERVED_ENV = frozenset(
     {
         *("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LD_PRELOAD", "LD_AUDIT"),
@@ -227,7 +229,7 @@ class _Instance:
     facts: FolderFacts | None
 
     def problems(self) -> Iterator[Problem]:
-        if self.app_id in RESERVED_IDS:
+        if self.app_id in _services(self.cluster.hypha):
             yield self._at((), f'"{self.app_id}" is a name of the system itself', "choose another id", key=True)
         yield from self._env_problems()
         if self.instance.source is not None and self.facts is None:
@@ -396,6 +398,13 @@ class _Instance:
             if users is not None:
                 return users
         return []
+
+
+def _services(hypha: HyphaSpec) -> frozenset[str]:
+    """Ids under which the system itself is found: here, and by another reconciler of the workspace."""
+    names = (hypha.status, HyphaSpec().status)
+    ours = {f"{name}{ending}" for name in names for ending in _OF_RECONCILERS}
+    return RESERVED_IDS | ours | {hypha.worker.rpartition(":")[2]}
 
 
 def _takes(facts: ClassFacts, name: str) -> bool:

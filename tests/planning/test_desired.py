@@ -643,9 +643,20 @@ def test_sc_15_variables_of_the_runtime_cannot_be_set(name: str, value: str) -> 
     assert only(broken(NEEDED, f'env: {{"*": {{{name}: {value}}}}}')).message == f"{name} belongs to the runtime"
 
 
-@pytest.mark.parametrize("app_id", sorted(RESERVED_IDS))
-def test_sc_12_names_of_the_system_are_no_app_ids(app_id: str) -> None:
-    state = declare(a_source(f"name: lab\napps:\n  {app_id}: {{source: apps/demo-app, {NEEDED}}}\n"))
+STATUS = ("reconcile-status", "reconcile-status-page", "reconcile-status-webhook")
+
+
+@pytest.mark.parametrize(
+    ("app_id", "hypha"),
+    [
+        *((app_id, "{}") for app_id in (*sorted(RESERVED_IDS), *STATUS)),
+        *((app_id, "{status: lab-status}") for app_id in ("lab-status", "lab-status-page", STATUS[0])),
+        ("our-worker", "{worker: our-worker}"),
+        ("our-worker", "{worker: lab/client-1:our-worker}"),
+    ],
+)
+def test_sc_12_names_of_the_system_are_no_app_ids(app_id: str, hypha: str) -> None:
+    state = declare(a_source(f"name: lab\nhypha: {hypha}\napps:\n  {app_id}: {{source: apps/demo-app, {NEEDED}}}\n"))
     assert only(state.broken[app_id]).message == f'"{app_id}" is a name of the system itself'
 
 
