@@ -54,7 +54,7 @@ class HyphaReports:
         await self._service.watchers.sweep()
         connection = await self._session.connection()
         if self._registered_on is not connection:
-            self._ourselves = Caller.of(plain(connection.config.user))
+            self._ourselves = Caller.of(plain(connection.config.user), connection.config.workspace)
             await self._session.register(self._registration())
             for web in self._web:
                 await self._session.register(registration(web, self._service_id))

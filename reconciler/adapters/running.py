@@ -38,4 +38,5 @@ class RunningReconciler:
         return True
 
     async def me(self) -> Person:
-        return Caller.of(plain((await self._session.connection()).config.user))
+        connection = await self._session.connection()
+        return Caller.of(plain(connection.config.user), connection.config.workspace)

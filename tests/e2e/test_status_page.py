@@ -338,15 +338,27 @@ async def test_everybody_of_the_workspace_may_ask_and_the_named_may_order(offere
     assert isinstance(order, Order) and order.by == "ann@lab.example.org"
 
 
-async def test_sp_07_who_applies_is_who_hypha_says_and_a_token_has_the_rights_of_its_maker(offered: Offered) -> None:
-    config = {"server_url": offered.stack.url, "token": offered.token("ann", "a"), "workspace": WORKSPACE}
-    async with connect_to_server({**config, "logger": None}) as server:
-        made = await server.generate_token({"workspace": WORKSPACE, "permission": "read", "expires_in": 600})
-    for token in (config["token"], made):
+async def test_sp_07_a_token_is_its_makers_only_with_the_right_to_administer(offered: Offered) -> None:
+    config = {"server_url": offered.stack.url, "workspace": WORKSPACE, "logger": None}
+    made: dict[str, str] = {}
+    async with connect_to_server({**config, "token": offered.token("ann", "a")}) as server:
+        for right in ("read", "read_write", "admin"):
+            made[right] = await server.generate_token({"workspace": WORKSPACE, "permission": right, "expires_in": 600})
+    await offered.reports.publish(said(an_app("calm")))
+    for right, token in {**made, "login": offered.token("ann")}.items():
+        is_ann = right in ("admin", "login")
         session = HyphaSession(lambda token=token: Address(offered.stack.url, token, WORKSPACE))
         me = await RunningReconciler(session, "reconcile-status").me()
         await session.close()
-        assert me.user_id == "ann" and me.is_one_of(["ann@lab.example.org", "ann"])
+        assert me.is_one_of(["ann@lab.example.org", "ann"]) == is_ann, right
+        async with connect_to_server({**config, "token": token}) as server:
+            status = await server.get_service("reconcile-status")
+            if is_ann:
+                await status.retry("calm")
+            else:
+                with pytest.raises(Exception, match="permission admin"):
+                    await status.retry("calm")
+    assert offered.orders.retried == [("calm", "ann@lab.example.org")] * 2
 
 
 async def test_strangers_learn_nothing(offered: Offered) -> None:

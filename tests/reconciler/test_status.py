@@ -27,7 +27,18 @@ from tests.reconciler.status_world import a_condition, a_drifted_app, a_plan, a_
 
 ANN = {"user": {"id": "ann-id", "email": "ann@lab.example.org"}}
 BOB = {"user": {"id": "bob-id", "email": "bob@lab.example.org"}}
-CHILD_OF_ANN = {"user": {"id": "child-7", "parent": "ann-id"}}
+
+
+def a_child_of(user: dict[str, Any], **rights: str) -> dict[str, Any]:
+    """As Hypha tells of a token that `user` made: with an id of its own, its maker's e-mail, and all of a workspace
+    that is its own."""
+    workspaces = {"lab": "r", "ws-user-child-7": "a", **rights}
+    scope = {"current_workspace": "ws-user-child-7", "workspaces": workspaces}
+    made = {"id": "child-7", "parent": user["id"], "email": user["email"], "scope": scope}
+    return {"user": made, "to": "lab/reconciler", "ws": "lab", "from": "ws-user-child-7/app"}
+
+
+ADMIN_CHILD_OF_ANN = a_child_of(ANN["user"], lab="a")
 ANONYMOUS = {"user": {"id": "ann-id", "email": "ann@lab.example.org", "is_anonymous": True}}
 OURSELVES = {"user": {"id": "reconciler-id", "email": ""}}
 
@@ -306,7 +317,24 @@ ORDERS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize(("name", "arguments"), ORDERS)
-@pytest.mark.parametrize("context", [BOB, ANONYMOUS, None, {}, {"user": None}, {"user": {"id": "*"}}, {"user": {}}])
+@pytest.mark.parametrize(
+    "context",
+    [
+        BOB,
+        ANONYMOUS,
+        None,
+        {},
+        {"user": None},
+        {"user": {"id": "*"}},
+        {"user": {}},
+        pytest.param(a_child_of(ANN["user"]), id="what ann lets an app read with"),
+        pytest.param(a_child_of(ANN["user"], lab="rw"), id="what ann lets an app write with"),
+        pytest.param(a_child_of(ANN["user"], elsewhere="a"), id="what ann administers another workspace with"),
+        pytest.param(a_child_of({"id": "reconciler-id", "email": ""}), id="what the reconciler's token made"),
+        pytest.param({**a_child_of(ANN["user"], lab="a"), "to": ""}, id="nobody knows where"),
+        pytest.param({"user": {**ANN["user"], "id": "child-7", "parent": "ann-id"}, "to": "lab/x"}, id="no rights"),
+    ],
+)
 async def test_nobody_but_those_who_are_named_may_order(
     methods: Mapping[str, Any], orders: FakeOrders, name: str, arguments: dict[str, Any], context: Any
 ) -> None:
@@ -316,7 +344,7 @@ async def test_nobody_but_those_who_are_named_may_order(
     assert not orders.given and not orders.retried
 
 
-@pytest.mark.parametrize("context", [ANN, CHILD_OF_ANN, OURSELVES, {"user": {"email": "ann@lab.example.org"}}])
+@pytest.mark.parametrize("context", [ANN, ADMIN_CHILD_OF_ANN, OURSELVES, {"user": {"email": "ann@lab.example.org"}}])
 async def test_those_who_are_named_may_order(methods: Mapping[str, Any], orders: FakeOrders, context: Any) -> None:
     assert (await methods["approve"]("p-9c1e7d2-ab12", "looks fine", context=context))["accepted"] is True
     (order,) = orders.given
@@ -461,7 +489,7 @@ class Connection:
     """What hypha-rpc calls a server."""
 
     def __init__(self) -> None:
-        self.config = type("Config", (), {"user": {"id": "reconciler-id"}})
+        self.config = type("Config", (), {"user": {"id": "reconciler-id"}, "workspace": "lab"})
         self.registered: list[dict[str, Any]] = []
 
 

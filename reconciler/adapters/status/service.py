@@ -181,7 +181,8 @@ class StatusService:
         """Where the order goes. Raises PermissionError or NoOrders."""
         if not caller.is_one_of({*self._approvers(), *besides, *self._ourselves().names}):
             who = "one of policy.approvers in cluster.yaml, or of --approvers where that is given"
-            raise PermissionError(f"{caller.name} may not {what}; it takes {who}")
+            how = "a token that one of them made counts only with the permission admin"
+            raise PermissionError(f"{caller.name} may not {what}; it takes {who}; {how}")
         if self._orders is None:
             raise NoOrders("this reconciler takes no orders", hint="Commit what you want to the repository.")
         return self._orders
