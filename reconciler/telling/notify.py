@@ -1,6 +1,7 @@
 """Notifications: a signed webhook when something is new, and a status beside the commit.
 
-Law: they are made after a pass and sent beside it. Whatever becomes of them, no pass waits, fails or knows.
+Law: they are made after a pass and sent beside it. Whatever becomes of them, no pass waits, fails or knows; what did
+not arrive is tried again after each pass, in its order.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import hmac
 import logging
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,15 +25,14 @@ from reconciler.planning.shown import plain
 from reconciler.reconcile import Pass
 from reconciler.telling import news
 from reconciler.telling.forges import Commits, NoForge, State
+from reconciler.telling.line import Line
 from reconciler.telling.news import News, Standing
-from reconciler.telling.outgoing import NotDelivered, Outlet, RefusedAddress, document
+from reconciler.telling.outgoing import Outlet, RefusedAddress, document
 from reconciler.telling.runs import run_id
 
 log = logging.getLogger(__name__)
 
 SCHEMA = "reconcile.news/v1"
-WAITING = 100
-"""Notifications that may wait; the oldest go first."""
 LAST_WORDS_S = 5.0
 """How long the end waits for what is still on its way."""
 
@@ -75,16 +76,15 @@ class Notifier:
         arrived: Arrived = lambda to, ok: None,  # noqa: ARG005 - named for who reads it
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._webhooks = webhooks
-        self._status = status
+        self._webhooks = [(webhook, Line("webhook", arrived)) for webhook in webhooks]
+        self._status = (status, Line(status.commits.forge.value, arrived)) if status else None
+        self._lines = [line for _, line in (*self._webhooks, *((self._status,) if self._status else ()))]
         self._masked = masked
-        self._arrived = arrived
         self._now = now
         self._standing = Standing()
         self._cluster = self._revision = self._commit = ""
         self._marked: tuple[str, State, str] | None = None
-        self._queue: asyncio.Queue[tuple[str, Callable[[], Awaitable[None]]]] = asyncio.Queue()
-        self._sending: asyncio.Task[None] | None = None
+        self._sending: list[asyncio.Task[None]] = []
 
     def after(self, done: Pass) -> None:
         """A pass went to its end. Returns at once."""
@@ -93,15 +93,17 @@ class Notifier:
         self._standing, new = news.after(self._standing, done)
         self._tell(new, done.run, complete=bool(done.report["complete"]))
         if self._status and not plan.revision.worktree:
-            self._mark(self._status, plan.revision.commit, *news.standing_of(done.report))
+            self._mark(*self._status, plan.revision.commit, *news.standing_of(done.report))
+        self._again()
 
     def trouble(self, error: Exception) -> None:
         """A pass was stopped. Returns at once."""
         self._standing, new = news.after_trouble(self._standing, error)
         self._tell(new, run_id.get(), complete=False)
+        self._again()
 
     async def __aenter__(self) -> Self:
-        self._sending = asyncio.create_task(self._send())
+        self._sending = [asyncio.create_task(line.run()) for line in self._lines]
         return self
 
     async def __aexit__(
@@ -109,12 +111,14 @@ class Notifier:
     ) -> None:
         try:
             async with asyncio.timeout(LAST_WORDS_S):
-                await self._queue.join()
+                await asyncio.gather(*(line.rest() for line in self._lines))
         except TimeoutError:
-            log.warning("event=notifications_dropped count=%d", self._queue.qsize() + 1)
-        if self._sending:
-            self._sending.cancel()
-            await asyncio.wait({self._sending})
+            log.warning("event=notifications_late after_s=%g", LAST_WORDS_S)
+        if left := sum(map(len, self._lines)):
+            log.warning("event=notifications_dropped count=%d", left)
+        for sending in self._sending:
+            sending.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
 
     def _tell(self, new: tuple[News, ...], run: str, *, complete: bool) -> None:
         if not new:
@@ -129,13 +133,13 @@ class Notifier:
             "news": [self._safe(one.document()) for one in new[: news.AT_MOST]],
             "more": max(0, len(new) - news.AT_MOST),
         }
-        for webhook in self._webhooks:
+        for webhook, line in self._webhooks:
             delivery, at = str(uuid.uuid4()), self._now().isoformat(timespec="seconds")
             body = document({**content, "delivery": delivery, "at": at})
             headers = {"X-Signature-256": signature(webhook.secret, body), "X-Delivery-Id": delivery, "X-Timestamp": at}
-            self._later("webhook", webhook.outlet, body, headers)
+            line.add(partial(webhook.outlet.send, body, headers))
 
-    def _mark(self, status: CommitStatus, commit: str, state: State, description: str) -> None:
+    def _mark(self, status: CommitStatus, line: Line, commit: str, state: State, description: str) -> None:
         description = plain(self._masked(description), 140)
         if self._marked == (commit, state, description):
             return
@@ -148,31 +152,11 @@ class Notifier:
             log.warning("event=status_not_set why=%s", error)
             return
         body = document(commits.content(state, context, description, status.target_url))
-        self._later(commits.forge.value, outlet, body, headers)
+        line.add(partial(outlet.send, body, headers))
 
-    def _later(self, to: str, outlet: Outlet, body: bytes, headers: Mapping[str, str]) -> None:
-        if self._queue.qsize() >= WAITING:
-            self._queue.get_nowait()
-            self._queue.task_done()
-            log.warning("event=notification_dropped to=%s why=%d are waiting", to, WAITING)
-        self._queue.put_nowait((to, lambda: outlet.send(body, headers)))
-
-    async def _send(self) -> None:
-        while True:
-            to, send = await self._queue.get()
-            try:
-                await send()
-                self._arrived(to, True)
-            except NotDelivered as error:
-                if error.for_now:
-                    self._marked = None  # the next pass says it again
-                self._arrived(to, False)
-                log.warning("event=notification_failed to=%s why=%s", to, error)
-            except Exception:  # nothing that is told may end what tells
-                self._arrived(to, False)
-                log.exception("event=notification_crashed to=%s", to)
-            finally:
-                self._queue.task_done()
+    def _again(self) -> None:
+        for line in self._lines:
+            line.again()
 
     def _safe(self, texts: Mapping[str, str]) -> Mapping[str, str]:
         return {name: self._masked(text) for name, text in texts.items()}

@@ -189,6 +189,39 @@ async def test_a_deaf_listener_is_tried_again_and_a_lost_one_is_given_up(
     assert "answered 403" in caplog.text and "in-the-query" not in caplog.text and SECRET.decode() not in caplog.text
 
 
+async def test_news_that_did_not_arrive_are_told_after_a_later_pass_in_their_order(
+    listener: Listener, fake: FakeWorld
+) -> None:
+    arrived: list[bool] = []
+    hook = Webhook(listener.outlet(), SECRET)
+    async with Notifier(webhooks=(hook,), arrived=lambda _, ok: arrived.append(ok)) as notifier:
+        listener.answers = [503]
+        notifier.after(await passed(fake))
+        await until(lambda: arrived == [False])
+        listener.answers = [200]
+        change_by_hand(fake, "one")
+        notifier.after(await passed(fake))
+        await until(lambda: arrived == [False, True, True])
+    tries, last = listener.documents[:-1], listener.documents[-1]
+    assert len({told["delivery"] for told in tries}) == 1 and kinds(tries[-1]) == {
+        ("applied", "one"),
+        ("applied", "two"),
+    }
+    assert kinds(last) == {("applied", "one"), ("drift", "one")}
+
+
+async def test_a_listener_that_is_away_keeps_nothing_from_another(
+    listener: Listener, fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.telling.notify.LAST_WORDS_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        away = Outlet(f"http://localhost:{silent.getsockname()[1]}/", private=("localhost",))
+        hooks = (Webhook(away, SECRET), Webhook(listener.outlet(), SECRET))
+        async with Notifier(webhooks=hooks) as notifier:
+            notifier.after(await passed(fake))
+            await until(lambda: listener.heard)
+
+
 async def test_no_pass_waits_for_a_listener_that_never_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -200,7 +233,7 @@ async def test_no_pass_waits_for_a_listener_that_never_answers(
             for number in range(300):
                 notifier.trouble(type(f"Trouble{number}", (Exception,), {})("gone"))
             assert time.monotonic() - began < 1.0
-            assert notifier._queue.qsize() <= 100, "what waits is bounded"
+            assert sum(map(len, notifier._lines)) <= 100, "what waits is bounded"
 
 
 async def test_nothing_that_goes_wrong_while_sending_ends_the_sending(
