@@ -251,52 +251,63 @@ async def test_sp_10_another_who_takes_the_place_of_a_worker_is_told_nothing(lab
 
 # ── killed at any side effect ──────────────────────────────────────────────────────────────────────────────────────
 
+
+@pytest_asyncio.fixture(scope="module")
+async def both(lab: Lab) -> Lab:
+    """alpha and beta run; alpha says what the test before made it say, which is the state that a test has to leave."""
+    await lab.push(BASE, "Back to the base")
+    done = await lab.apply()
+    assert done.code == 0, done.stdout + done.stderr
+    return lab
+
+
 UPDATE = ("/edit", "/put_file", "/PUT main.py", "/commit", "alpha/prepare_app", "alpha/apply_app")
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("call", UPDATE)
-async def test_killed_while_updating_the_next_run_ends_in_the_same_state(base: Lab, call: str, side: str) -> None:
+async def test_killed_while_updating_the_next_run_ends_in_the_same_state(both: Lab, call: str, side: str) -> None:
     says = f"pong after {call}:{side}"
-    started, versions = (await base.apps())["alpha"].started_at, (await base.stored("alpha")).versions
-    await base.push(an_app_folder("alpha", says=says))
-    assert (await base.apply(fail_at=f"{call}:{side}")).code == KILLED
-    done = await base.apply()
+    started, versions = (await both.apps())["alpha"].started_at, (await both.stored("alpha")).versions
+    await both.push(an_app_folder("alpha", says=says))
+    assert (await both.apply(fail_at=f"{call}:{side}")).code == KILLED
+    done = await both.apply()
     assert done.code == 0, done.stdout + done.stderr
-    artifact, apps = await base.stored("alpha"), await base.apps()
+    artifact, apps = await both.stored("alpha"), await both.apps()
     assert len(artifact.versions) == len(versions) + 1 and artifact.versions[:-1] == versions
     assert not artifact.staged
     assert apps.keys() == {"alpha", "beta"} and apps["alpha"].started_at == started
-    assert await base.call("alpha") == says and len(await base.pids("alpha")) == 1
-    assert (await base.reconcile("plan", "--detailed-exitcode")).code == 0
+    assert await both.call("alpha") == says and len(await both.pids("alpha")) == 1
+    assert (await both.reconcile("plan", "--detailed-exitcode")).code == 0
 
 
 @pytest.mark.parametrize("call", ["/create:after", "/PUT main.py:after", "/commit:after", "/apply_app:after"])
-async def test_killed_while_creating_the_next_run_makes_one_app(base: Lab, call: str) -> None:
+async def test_killed_while_creating_the_next_run_makes_one_app(both: Lab, call: str) -> None:
     name = f"new-{secrets.token_hex(3)}"
-    await base.push(a_repository("alpha", "beta", name, cluster=PRUNE))
-    assert (await base.apply(fail_at=call)).code == KILLED
-    done = await base.apply()
+    cluster = a_repository("alpha", "beta", name, cluster=PRUNE)["cluster.yaml"]
+    await both.push({"cluster.yaml": cluster, **an_app_folder(name)})
+    assert (await both.apply(fail_at=call)).code == KILLED
+    done = await both.apply()
     assert done.code == 0, done.stdout + done.stderr
-    assert (await base.apps()).keys() == {"alpha", "beta", name} and await base.call(name) == "pong"
-    assert len((await base.stored(name)).versions) == 1
-    await base.push({"cluster.yaml": a_repository("alpha", "beta", cluster=PRUNE)["cluster.yaml"]})
-    assert (await base.apply(fail_at="/remove_app:after")).code == KILLED
-    done = await base.apply()
+    assert (await both.apps()).keys() == {"alpha", "beta", name} and await both.call(name) == "pong"
+    assert len((await both.stored(name)).versions) == 1
+    await both.push({"cluster.yaml": a_repository("alpha", "beta", cluster=PRUNE)["cluster.yaml"]})
+    assert (await both.apply(fail_at="/remove_app:after")).code == KILLED
+    done = await both.apply()
     assert done.code == 0, done.stdout + done.stderr
-    assert (await base.apps()).keys() == {"alpha", "beta"}, done.stdout + done.stderr
+    assert (await both.apps()).keys() == {"alpha", "beta"}, done.stdout + done.stderr
 
 
-async def test_an_upload_cut_off_twice_by_different_commits_leaves_nothing_of_the_first(base: Lab) -> None:
-    await base.push({**an_app_folder("alpha", says="first"), "apps/alpha/only_in_first.txt": "x"})
-    assert (await base.apply(fail_at="/PUT only_in_first.txt:after")).code == KILLED
-    await base.push({**an_app_folder("alpha", says="second"), "apps/alpha/only_in_first.txt": None})
-    done = await base.apply(fail_at="/discard:after")
+async def test_an_upload_cut_off_twice_by_different_commits_leaves_nothing_of_the_first(both: Lab) -> None:
+    await both.push({**an_app_folder("alpha", says="first"), "apps/alpha/only_in_first.txt": "x"})
+    assert (await both.apply(fail_at="/PUT only_in_first.txt:after")).code == KILLED
+    await both.push({**an_app_folder("alpha", says="second"), "apps/alpha/only_in_first.txt": None})
+    done = await both.apply(fail_at="/discard:after")
     assert done.code == KILLED, done.stdout
-    assert (await base.apply()).code == 0
-    newest = (await base.stored("alpha")).versions[-1]
-    assert await stored_files(base.session, "alpha", newest.name) == {"main.py", "manifest.yaml"}
-    assert await base.call("alpha") == "second"
+    assert (await both.apply()).code == 0
+    newest = (await both.stored("alpha")).versions[-1]
+    assert await stored_files(both.session, "alpha", newest.name) == {"main.py", "manifest.yaml"}
+    assert await both.call("alpha") == "second"
 
 
 # ── the ports' contracts on the real services ──────────────────────────────────────────────────────────────────────
