@@ -84,7 +84,7 @@ class HyphaSession:
 
     async def user_id(self) -> str:
         """Who we are to the server."""
-        user: Any = plain((await self.connection()).config.user)
+        user: Any = unwrapped((await self.connection()).config.user)
         return str(user["id"])
 
     async def ask(self, service_id: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
@@ -197,7 +197,7 @@ class HyphaSession:
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await _unless_restarted(self._restarted, call)
-            return answer if raw else plain(answer)
+            return answer if raw else unwrapped(answer)
         except _Restarted:
             why = "the server was restarted meanwhile"
         except TimeoutError:
@@ -269,13 +269,13 @@ def _hypha_rpc() -> Any:
         del sys.modules["aiortc"]
 
 
-def plain(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
     """hypha-rpc's dictionaries as ours."""
     if isinstance(value, dict):
         # By way of `dict`: on hypha-rpc's own kind of it, a key named `items` hides the method.
-        return {str(key): plain(item) for key, item in dict[Any, Any].items(cast("dict[Any, Any]", value))}
+        return {str(key): unwrapped(item) for key, item in dict[Any, Any].items(cast("dict[Any, Any]", value))}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in cast("list[Any]", value)]
+        return [unwrapped(item) for item in cast("list[Any]", value)]
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from reconciler.adapters.hypha import HyphaSession, plain
+from reconciler.adapters.hypha import HyphaSession, unwrapped
 from reconciler.adapters.status.people import NOBODY, Caller
 from reconciler.adapters.status.service import Orders, StatusService
 from reconciler.adapters.status.web import Web, registration
@@ -54,7 +54,7 @@ class HyphaReports:
         await self._service.watchers.sweep()
         connection = await self._session.connection()
         if self._registered_on is not connection:
-            self._ourselves = Caller.of(plain(connection.config.user), connection.config.workspace)
+            self._ourselves = Caller.of(unwrapped(connection.config.user), connection.config.workspace)
             await self._session.register(self._registration())
             for web in self._web:
                 await self._session.register(registration(web, self._service_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.adapters.hypha import HyphaSession, RemoteError, plain
+from reconciler.adapters.hypha import HyphaSession, RemoteError, unwrapped
 from reconciler.adapters.status.people import Caller
 from reconciler.errors import Unreachable
 from reconciler.planning.people import Person
@@ -39,4 +39,4 @@ class RunningReconciler:
 
     async def me(self) -> Person:
         connection = await self._session.connection()
-        return Caller.of(plain(connection.config.user), connection.config.workspace)
+        return Caller.of(unwrapped(connection.config.user), connection.config.workspace)

@@ -14,8 +14,7 @@ import httpx
 
 from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.status import WorkerState
-from reconciler.adapters.hypha import Address, HyphaSession
-from reconciler.adapters.hypha import plain as as_plain
+from reconciler.adapters.hypha import Address, HyphaSession, unwrapped
 from reconciler.cli.checkup import Check, fail, not_needed, ok, warn
 from reconciler.cli.doctor_here import locked_version
 from reconciler.errors import ReconcilerError, Unreachable, in_words
@@ -86,7 +85,7 @@ class HyphaWire:
         session = HyphaSession(self._address)
         try:
             config = (await session.connection()).config
-            workspace, user = str(config.workspace), as_plain(config.user)
+            workspace, user = str(config.workspace), unwrapped(config.user)
         finally:
             await session.close()
         return Standing(workspace, _grant(user, workspace))

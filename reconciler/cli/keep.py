@@ -12,7 +12,7 @@ from reconciler.cli.keeper import Keeper
 from reconciler.cli.outlets import Outlets
 from reconciler.cli.place import Front, Place, alone, opened
 from reconciler.cli.show import Screen
-from reconciler.telling.metrics import Metrics, serving
+from reconciler.telling.metrics import Metrics, scraped
 from reconciler.triggers.event import Followed
 
 
@@ -51,7 +51,7 @@ async def show(keeper: Keeper, front: Front, doors: Doors, place: Place, screen:
         port = await ends.enter_async_context(shown(front.board, keeper.history, at.host, at.port))
         screen.note(f"Status page: http://{at.host}:{port}/")
     if at := doors.metrics:
-        port = await ends.enter_async_context(serving(keeper.metrics, at.host, at.port))
+        port = await ends.enter_async_context(scraped(keeper.metrics, at.host, at.port))
         screen.note(f"Metrics: http://{at.host}:{port}/metrics")
 
 

@@ -23,7 +23,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from reconciler import serving as server
 from reconciler.apply import Ended, Event, Started
 from reconciler.errors import HeldElsewhere, ReconcilerError, Remedy
 from reconciler.planning.plan_file import KINDS
@@ -31,6 +30,7 @@ from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import Result
 from reconciler.ports import Source, World
 from reconciler.reconcile import Pass
+from reconciler.serving import serving
 
 STUCK_AFTER_S = 3600.0
 """Six times the longest back-off: a loop that ended no pass for so long will not."""
@@ -225,7 +225,7 @@ class _Newest(Collector):
 
 
 @asynccontextmanager
-async def serving(metrics: Metrics, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[int, None]:
+async def scraped(metrics: Metrics, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[int, None]:
     """Answers /metrics and /healthz; yields the port (0 asks for any). Raises CannotListen."""
 
     async def show(request: Request) -> Response:
@@ -238,7 +238,7 @@ async def serving(metrics: Metrics, host: str = "127.0.0.1", port: int = 0) -> A
         return JSONResponse({"alive": alive, "idle_s": round(metrics.idle_s, 1)}, 200 if alive else 503)
 
     application = Starlette(routes=[Route("/metrics", show), Route("/healthz", health)])
-    async with server.serving(application, host, port, option="--metrics") as bound:
+    async with serving(application, host, port, option="--metrics") as bound:
         yield bound
 
 

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from reconciler.errors import HeldElsewhere, SourceUnusable, Unreachable
 from reconciler.planning.steps import PlanOptions
 from reconciler.reconcile import Pass, reconcile
-from reconciler.telling.metrics import STUCK_AFTER_S, Metrics, serving
+from reconciler.telling.metrics import STUCK_AFTER_S, Metrics, scraped
 from tests.fakes import FakeMemory, FakeSecrets, FakeSource, FakeWorld, a_repository
 
 
@@ -147,7 +147,7 @@ async def test_they_are_served_beside_a_sign_of_life(fake: FakeWorld) -> None:
     await a_pass(metrics, fake)
     metrics.delivery(202)
     metrics.notified("webhook", True)
-    async with serving(metrics) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with scraped(metrics) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         answer = await client.get("/metrics")
         names = {family.name for family in text_string_to_metric_families(answer.text)}
         assert {"reconcile_passes", "reconcile_apps", "reconcile_webhook_deliveries"} <= names

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
-from reconciler.adapters.hypha import plain
+from reconciler.adapters.hypha import unwrapped
 
 AT_ONCE = 16
 WITHIN_S = 30.0
@@ -45,10 +45,10 @@ def _serve(application: ASGIApp) -> Callable[[Mapping[str, Any]], Awaitable[None
 
     async def serve(args: Mapping[str, Any]) -> None:
         """One request of HTTP."""
-        scope, heard, said = plain(args["scope"]), args["receive"], args["send"]
+        scope, heard, said = unwrapped(args["scope"]), args["receive"], args["send"]
 
         async def receive() -> Message:
-            return plain(await heard())
+            return unwrapped(await heard())
 
         async def send(message: Message) -> None:
             await said(dict(message))
