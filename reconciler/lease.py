@@ -68,7 +68,7 @@ class Lease:
         if self._lost:
             raise self._lost
         if self._held is None or self._due(self._held):
-            async with alone(memory):
+            async with in_turn(memory):
                 if self._held is None:
                     self._held = await self._taken(memory)
                 elif self._due(self._held):
@@ -86,7 +86,7 @@ class Lease:
         held, self._held = self._held, None
         if held is None or memory is not self._memory:
             return
-        async with alone(memory):
+        async with in_turn(memory):
             remembered = await memory.read()
             if _same(held, remembered.holder):
                 await memory.write(replace(remembered, holder=None))
@@ -169,7 +169,7 @@ async def change(memory: Memory, lease: LeasePort, how: Callable[[Remembered], R
     """What is remembered, after `how` has made it another; nothing of this process comes between its look and its
     write, and in that look the lease is still ours. Raises HeldElsewhere, LeaseLost or Unreachable."""
     held = await lease.hold(memory)
-    async with alone(memory):
+    async with in_turn(memory):
         before = await memory.read()
         if _same(held, before.holder):
             after = how(before)
@@ -180,7 +180,7 @@ async def change(memory: Memory, lease: LeasePort, how: Callable[[Remembered], R
     raise LeaseLost(before.holder)
 
 
-def alone(memory: Memory) -> asyncio.Lock:
+def in_turn(memory: Memory) -> asyncio.Lock:
     """Held by whoever reads in order to write, so that no other part of this process does the same meanwhile."""
     return _locks.setdefault(memory, asyncio.Lock())
 

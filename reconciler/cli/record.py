@@ -19,7 +19,7 @@ from reconciler.cli.show import Screen
 from reconciler.cli.verbs import NotApproved
 from reconciler.errors import HeldElsewhere, ReconcilerError, Remedy, Spoiled, Unreachable, in_words
 from reconciler.history import DONE, FAILED, REJECTED
-from reconciler.lease import TTL_S, alone, runs
+from reconciler.lease import TTL_S, in_turn, runs
 from reconciler.planning.declare import declare
 from reconciler.planning.memory import Entry, Holder
 from reconciler.planning.shown import plain
@@ -102,7 +102,7 @@ async def release(place: Place, screen: Screen, *, auto_approve: bool) -> int:
         if _lives(holder):
             raise HeldElsewhere(holder, what=f"{cluster} is not released, for the one that keeps it lives")
         _ask(f"{cluster} is kept by {in_words(holder)}. Take it away?", screen, auto_approve=auto_approve)
-        async with alone(memory):
+        async with in_turn(memory):
             remembered = await memory.read()
             if remembered.holder != holder:
                 raise HeldElsewhere(remembered.holder, what=f"{cluster} went to another one meanwhile")
