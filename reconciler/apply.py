@@ -60,8 +60,8 @@ Event = Started | Progressed | Ended
 Tell = Callable[[Event], None]
 
 
-async def go_on() -> str:
-    """Nothing speaks against a further step."""
+async def go_on(step: Step) -> str:  # noqa: ARG001
+    """Nothing speaks against it."""
     return ""
 
 
@@ -74,7 +74,7 @@ class Means:
     secrets: Secrets
     read: Callable[[str], bytes]
     manifests: Mapping[str, Mapping[str, Any]]
-    brake: Callable[[], Awaitable[str]] = go_on
+    brake: Callable[[Step], Awaitable[str]] = go_on
 
 
 def manifests_of(desired: DesiredState) -> Mapping[str, Mapping[str, Any]]:
@@ -116,7 +116,7 @@ def _depths(plan: Plan) -> Mapping[str, int]:
 async def _attempt(step: Step, owner: str, means: Means, tell: Tell) -> Outcome:
     started = time.monotonic()
     try:
-        if reason := await means.brake():
+        if reason := await means.brake(step):
             return Outcome(step.address, Result.SKIPPED, reason)
         tell(Started(step))
         message = await _do(step, owner, means, lambda text: tell(Progressed(step, text)))

@@ -75,11 +75,12 @@ class Lease:
                     self._held = await self._renewed(memory, self._held)
         return self._held
 
-    async def still(self, memory: Memory) -> None:
-        """Before each write. Raises LeaseLost, or Unreachable when nobody can tell."""
+    async def still(self, memory: Memory) -> Remembered:
+        """Before each write; what is remembered then. Raises LeaseLost, or Unreachable when nobody can tell."""
         held = await self.hold(memory)
-        if not _same(held, there := (await memory.read()).holder):
-            raise self._gone(there)
+        if not _same(held, (remembered := await memory.read()).holder):
+            raise self._gone(remembered.holder)
+        return remembered
 
     async def let_go(self, memory: Memory) -> None:
         """Leave it to the next one. Raises Unreachable."""

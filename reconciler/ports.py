@@ -141,8 +141,8 @@ class Lease(Protocol):
         """Take it, or keep it. Raises HeldElsewhere, naming who has it, or Unreachable."""
         ...
 
-    async def still(self, memory: Memory) -> None:
-        """Before each write: raises LeaseLost when somebody else has it by now."""
+    async def still(self, memory: Memory) -> Remembered:
+        """Before each write; what is remembered then. Raises LeaseLost when somebody else has it by now."""
         ...
 
     async def let_go(self, memory: Memory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,16 +17,16 @@ from reconciler.learning import came_up, stopped, with_seconds
 from reconciler.lease import change
 from reconciler.mask import masked_live
 from reconciler.observe import observe
-from reconciler.planning import conditions, drift, plan_file
+from reconciler.planning import conditions, drift, meanwhile, plan_file
 from reconciler.planning.declare import declare
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
-from reconciler.planning.memory import Holder, Order
+from reconciler.planning.memory import Holder, Order, Remembered
 from reconciler.planning.pins import pinned, pins
 from reconciler.planning.planner import plan
 from reconciler.planning.rights import anchored
 from reconciler.planning.source import SourceTree
-from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result
+from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result, Step
 from reconciler.planning.story import explain
 from reconciler.planning.timing import first_wave
 from reconciler.ports import Hypha, Said, Told, World
@@ -103,18 +104,21 @@ async def carry_out(
     approved: bool = False,
     one_wave: bool = False,
     woken: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.time,
 ) -> Pass:
     """Do what the look says, report it, and note it. Failed steps are outcomes, not exceptions.
 
-    A gate of the plan holds back all of it but for who `approved` it. With `one_wave` apps wait until those they depend
-    on are up, which a later pass sees; else until these were accepted. When `woken` says that there is news, and it is
-    another commit, what is begun is finished and the rest is left to the next pass. Raises HeldElsewhere before any
+    A gate of the plan holds back all of it but for who `approved` it; one that closes meanwhile, what is not begun, and
+    an order for an app, what is not begun of that. With `one_wave` apps wait until those they depend on are up, which a
+    later pass sees; else until these were accepted. When `woken` says that there is news, and it is another commit,
+    what is begun is finished and the rest is left to the next pass. Raises HeldElsewhere before any
     step, LeaseLost after the last one, or Unreachable when nobody can tell who has the lease.
     """
     do = seen.plan if approved or not seen.plan.gate else replace(seen.plan, steps=())
     do = first_wave(do) if one_wave else do
     holder = await _hold(world, seen.hypha) if do.steps else None
-    brake = Brake(world.lease, seen.hypha.memory, lambda: _newer_commit(world, seen, woken))
+    against = _against(seen, clock, approved=approved)
+    brake = Brake(world.lease, seen.hypha.memory, lambda: _newer_commit(world, seen, woken), against)
     means = Means(seen.hypha, world.secrets, seen.tree.read, manifests_of(seen.desired), brake)
     outcomes = await apply(do, means, parallel=seen.desired.cluster.policy.parallel, tell=tell)
     before = world.told.said
@@ -137,6 +141,16 @@ async def tell_trouble(world: World, error: Exception) -> None:
 
 async def _hold(world: World, hypha: Hypha) -> Holder | None:
     return await world.lease.hold(hypha.memory) if world.lease and hypha.memory else None
+
+
+def _against(seen: Look, clock: Callable[[], float], *, approved: bool) -> Callable[[Step, Remembered | None], str]:
+    policy = seen.desired.cluster.policy
+
+    def against(step: Step, remembered: Remembered | None) -> str:
+        ordered = meanwhile.ordered_otherwise(step, seen.live, remembered) if remembered else ""
+        return ordered or ("" if approved else meanwhile.closed(seen.plan, policy, seen.live, clock()))
+
+    return against
 
 
 async def _newer_commit(world: World, seen: Look, woken: Callable[[], bool]) -> str:

@@ -217,6 +217,56 @@ async def test_rx_05_a_commit_during_an_apply_lets_the_step_in_flight_end_and_re
     assert provenance and provenance.commit == fake.source.head and "two" in fake.runtime.apps
 
 
+@pytest.mark.parametrize("kind", [OrderKind.SUSPEND, OrderKind.PIN])
+async def test_an_app_that_somebody_gave_an_order_for_meanwhile_is_not_touched(kind: OrderKind) -> None:
+    fake = a_world("one", "two", cluster="policy: {parallel: 1}\n")
+
+    def order(event: Event) -> None:
+        if isinstance(event, Ended) and event.step.address == "deploy one":
+            remembered = memory_of(fake).remembered
+            given = Order(kind, "two", "anna@lab.example", 0.0, revision=fake.source.head)
+            memory_of(fake).remembered = replace(remembered, orders=(given,))
+
+    done = await reconcile(fake.world, NOTHING_ASKED, tell=order)
+    assert fake.runtime.apps.keys() == {"one"}
+    assert f"anna@lab.example ordered meanwhile: {kind}" in " ".join(outcome.message for outcome in done.failed)
+
+
+async def test_what_was_ordered_before_the_look_or_of_another_app_speaks_against_nothing() -> None:
+    fake = a_world("one", "two", cluster="policy: {parallel: 1}\n")
+    memory_of(fake).remembered = Remembered(orders=(Order(OrderKind.SUSPEND, "two", "anna", 0.0, until=1.0),))
+
+    def order(event: Event) -> None:  # noqa: ARG001
+        remembered = memory_of(fake).remembered
+        memory_of(fake).remembered = replace(
+            remembered, orders=(*remembered.orders, Order(OrderKind.SUSPEND, "else", "anna", 0.0))
+        )
+
+    assert not (await reconcile(fake.world, NOTHING_ASKED, tell=order)).failed
+
+
+WINDOW = "policy: {parallel: 1, windows: [{start: '08:00', end: '16:00', timezone: UTC}]}\n"
+IN_IT, AFTER_IT = (
+    1_795_000_000.0 - 1_795_000_000 % 86400 + 12 * 3600,
+    1_795_000_000.0 - 1_795_000_000 % 86400 + 20 * 3600,
+)
+
+
+@pytest.mark.parametrize(("ends", "approved", "deployed"), [(True, False, 1), (False, False, 2), (True, True, 2)])
+async def test_when_its_window_closes_in_mid_apply_the_rest_waits(ends: bool, approved: bool, deployed: int) -> None:
+    fake = a_world("one", "two", cluster=WINDOW)
+    seen = await look(fake.world, NOTHING_ASKED)
+    seen = replace(seen, live=replace(seen.live, observed_at=IN_IT), plan=replace(seen.plan, gate=None))
+
+    def clock() -> float:
+        return AFTER_IT if ends and fake.runtime.apps else IN_IT
+
+    done = await carry_out(fake.world, seen, approved=approved, clock=clock)
+    assert len(fake.runtime.apps) == deployed
+    closed = [outcome.message for outcome in done.failed]
+    assert bool(closed) == (deployed < 2) and all("needs" in one or "window is open" in one for one in closed)
+
+
 async def test_rx_05_news_that_are_no_commit_stop_nothing() -> None:
     fake = a_world("one")
     done = await reconcile(fake.world, NOTHING_ASKED, woken=lambda: True)
