@@ -125,7 +125,8 @@ def _rolled_back(difference: Difference, draft: Draft) -> Held | None:
     if pin is None:
         return None
     message = f"{rolled_back(pin)}, which could not be read; what runs is kept"
-    return hold(difference, Reason.ROLLED_BACK, message, "push a change of this app")
+    fix = f"push a change of this app; or, to have it as git says, reconcile resume {difference.app_id}"
+    return hold(difference, Reason.ROLLED_BACK, message, fix)
 
 
 def _under_way(difference: Difference, draft: Draft) -> Held | None:
