@@ -133,7 +133,8 @@ class HyphaMemoryContract(MemoryContract):
     ) -> None:
         await memory.append([an_entry(0)])
         shelf = f"{await session.workspace()}/reconcile-history-{cluster}"
-        await self.ask(session, "create", parent_id=shelf, alias=f"{cluster}-notes", type="generic")
+        notes = {"alias": f"{cluster}-notes", "type": "generic", "manifest": {"name": "Notes"}}
+        await self.ask(session, "create", parent_id=shelf, **notes)
         again = HyphaMemory(session, cluster, lambda: self.key)
         await again.append([an_entry(1)])
         assert [entry.result for entry in await again.history(10)] == ["done", "spoiled", "done"]

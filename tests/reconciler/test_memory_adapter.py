@@ -55,7 +55,7 @@ class Manager:
             raise RemoteError("KeyError", f"Artifact with ID '{parent}' does not exist.")
         number = next(self._made)
         facts = {"id": artifact_id, "created_at": float(number), "parent": parent, "number": number}
-        self.artifacts[artifact_id] = {**facts, "manifest": said.get("manifest")}
+        self.artifacts[artifact_id] = {**facts, "manifest": said["manifest"]}
 
     def _listed(self, shelf: str, said: dict[str, Any]) -> Any:
         found = [one for one in self.artifacts.values() if one["parent"] == shelf]
@@ -97,6 +97,9 @@ async def test_rc_12_a_foreign_artifact_of_its_name_is_not_known_and_stops_no_pa
     manager.artifacts["ws/reconcile-lab"] = {"id": "ws/reconcile-lab", "parent": None, "manifest": manifest}
     with pytest.raises(Spoiled, match="not written by a reconciler"):
         await a_memory(manager).read()
+    on_shelf = {"id": "ws/theirs", "parent": "ws/reconcile-history-lab", "number": 0, "manifest": manifest}
+    manager.artifacts |= {"ws/theirs": on_shelf, "ws/reconcile-history-lab": {"parent": None}}
+    assert [entry.result for entry in await a_memory(manager).history(5)] == ["spoiled"]
     seen = await observe(Hypha(FakeArtifacts(), FakeRuntime(), memory=a_memory(manager)))
     assert [one.what for one in seen.unseen] == ["memory"] and seen.worker
 
@@ -113,21 +116,26 @@ async def test_an_answer_that_nobody_understands_is_none(answer: Any) -> None:
             await asking
 
 
-async def test_a_look_that_was_under_way_while_something_was_written_is_no_older_one_put_back() -> None:
-    manager = Manager()
-    memory = a_memory(manager)
-    await memory.write(REMEMBERED)
+@pytest.mark.parametrize("slow", ["read", "edit"])
+async def test_to_look_and_to_write_at_once_is_no_older_one_put_back(slow: str) -> None:
+    """A pass looks while the lease is renewed: the one's answer is on its way while the other is done."""
 
     class Slow(Manager):
         async def ask(self, service_id: str, method: str, *, timeout_s: float, **said: Any) -> Any:
-            answer = dict(await manager.ask(service_id, method, timeout_s=timeout_s, **said))
-            memory._session = manager  # type: ignore[assignment]
-            await memory.write(REMEMBERED)  # while the answer is on its way
+            told = await super().ask(service_id, method, timeout_s=timeout_s, **said)
+            answer = dict(told) if told else told
+            if method == slow and self.asked.count(slow) == 1:
+                await (memory.read() if method == "edit" else memory.write(REMEMBERED))
             return answer
 
-    memory._session = Slow()  # type: ignore[assignment]
-    assert await memory.read() == REMEMBERED
-    assert await memory.read() == REMEMBERED
+    manager = Slow()
+    memory = a_memory(manager)
+    await memory.write(REMEMBERED)
+    manager.asked.clear()
+    for _ in range(2):
+        await memory.write(REMEMBERED)
+        assert await memory.read() == REMEMBERED
+        assert await memory.read() == REMEMBERED
 
 
 async def test_one_entry_of_an_app_that_has_none_is_looked_for_in_pages() -> None:
