@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bioengine_runtime.contract.status import Provenance
-from reconciler.errors import Spoiled, Unreachable
+from reconciler.errors import SourceUnusable, Spoiled, Unreachable
 from reconciler.lease import Lease
 from reconciler.planning.memory import Holder, OrderKind, Remembered
 from reconciler.planning.people import Person
@@ -143,6 +143,20 @@ def test_a_pin_ends_with_resume(lab: Lab) -> None:
     second = lab.version
     lab.run("rollback", "one")
     assert lab.version != second
+    assert lab.run("resume", "one").exit_code == 0
+    lab.run("apply", "--auto-approve")
+    assert lab.version == second
+
+
+def test_a_pin_whose_commit_is_gone_keeps_what_runs_and_ends_with_resume(lab: Lab) -> None:
+    first = lab.version
+    lab.push("second")
+    second = lab.version
+    lab.run("rollback", "one")
+    [pin] = lab.memory.remembered.orders
+    lab.fake.source.at(pin.revision).fail("fetch", SourceUnusable("somebody pushed by force"))
+    shown = lab.run("apply", "--auto-approve")
+    assert lab.version == first and "RolledBack" in shown.stderr and "reconcile resume one" in shown.stderr
     assert lab.run("resume", "one").exit_code == 0
     lab.run("apply", "--auto-approve")
     assert lab.version == second
