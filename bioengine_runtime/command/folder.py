@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import ValidationError
 
@@ -17,6 +16,7 @@ from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.code import ClassFacts, CodeError, read_class, requirements
 from bioengine_runtime.contract.composition import deployments
 from bioengine_runtime.contract.manifest import AppManifest, EntryPoint
+from bioengine_runtime.manifest_text import BadText, read_manifest
 
 MANIFEST = "manifest.yaml"
 MAX_BYTES = 100 * 1024**2
@@ -128,9 +128,9 @@ def _mib(size: int) -> str:
 
 def _read_manifest(content: bytes) -> tuple[AppManifest | None, list[str]]:
     try:
-        document: Any = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return None, [f"not YAML: {' '.join(str(error).split())}"]
+        document = read_manifest(content)
+    except BadText as error:
+        return None, [str(error)]
     if not isinstance(document, dict):
         return None, [f"expected fields like `id: my-app`, got {'nothing' if document is None else 'something else'}"]
     try:

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from bioengine_runtime.apps.errors import BadApp
 from bioengine_runtime.contract.manifest import AppManifest
+from bioengine_runtime.manifest_text import BadText, read_manifest
 from bioengine_runtime.rpc.door import in_words
 
 MANIFEST = "manifest.yaml"
 MAX_BYTES = 100 * 1024**2
 MAX_FILES = 2000
+_TOO_LARGE = f"larger than {MAX_BYTES // 1024**2} MB or {MAX_FILES} files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class AppFolder:
 
 def read_folder(items: Sequence[Mapping[str, Any]]) -> AppFolder:
     """Items as `upload_app` takes them. Raises BadApp naming everything that is wrong."""
+    check_size(items)
     files: dict[str, bytes] = {}
     problems: list[str] = []
     for item in items:
@@ -49,7 +51,7 @@ def read_folder(items: Sequence[Mapping[str, Any]]) -> AppFolder:
         except BadApp as bad:
             problems.append(str(bad))
     if sum(len(content) for content in files.values()) > MAX_BYTES or len(files) > MAX_FILES:
-        problems.append(f"larger than {MAX_BYTES // 1024**2} MB or {MAX_FILES} files")
+        problems.append(_TOO_LARGE)
     try:
         manifest = manifest_of(files, "")
     except BadApp as bad:
@@ -58,6 +60,13 @@ def read_folder(items: Sequence[Mapping[str, Any]]) -> AppFolder:
     if problems:
         raise BadApp("; ".join(problems))
     return AppFolder(files, manifest)
+
+
+def check_size(items: Sequence[Mapping[str, Any]]) -> None:
+    """Raises BadApp for what is too large whatever is in it. As it was sent: base64 takes a third more."""
+    contents = [item.get("content") for item in items]
+    if len(items) > MAX_FILES or sum(len(one) for one in contents if isinstance(one, str | bytes)) > MAX_BYTES * 3 // 2:
+        raise BadApp(_TOO_LARGE)
 
 
 def inside(path: str) -> str:
@@ -89,9 +98,9 @@ def manifest_of(files: Mapping[str, bytes], where: str) -> AppManifest:
     if MANIFEST not in files:
         raise BadApp(f"{at}there is no {MANIFEST}")
     try:
-        return AppManifest.model_validate(yaml.safe_load(files[MANIFEST]))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadApp(f"{at}{MANIFEST} is not YAML: {error}") from None
+        return AppManifest.model_validate(read_manifest(files[MANIFEST]))
+    except BadText as error:
+        raise BadApp(f"{at}{MANIFEST}: {error}") from None
     except ValidationError as error:
         raise BadApp(f"{at}{MANIFEST}: {in_words(error)}") from None
 

@@ -10,15 +10,18 @@ from weakref import WeakValueDictionary
 
 from hypha_rpc import connect_to_server
 
-from bioengine_runtime.apps.errors import BadApp, UnknownApp
+from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
 from bioengine_runtime.hypha_session import HyphaSession
 from bioengine_runtime.rpc.access import Caller
-from bioengine_runtime.stored.app_folder import MAX_BYTES, MAX_FILES, inside, manifest_of, read_folder
+from bioengine_runtime.stored.app_folder import MAX_BYTES, MAX_FILES, check_size, inside, manifest_of, read_folder
 from bioengine_runtime.stored.shelf import Shelf, is_missing, sizes, soon
 from bioengine_runtime.stored.transfer import TIMEOUT_S, download
 
 MANAGER = "public/artifact-manager"
+GUESTS_AT_ONCE = 4
+"""Uploads of people into workspaces of their own: each holds a whole folder in the worker's memory."""
+NOT_THEIRS = "hypha_token: it is not the caller's own; connect with it and call again"
 NEWEST = "latest"
 """What some clients say for the newest version, and Hypha too; the other word it knows, `stage`, names no version."""
 
@@ -30,6 +33,7 @@ class HyphaArtifacts:
         self._session = session
         # Hypha stages one version per artifact at a time.
         self._uploading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._guests = 0
 
     async def fetch(self, artifact_id: str, version: str) -> ArtifactFiles:
         """Every file of one version, with the manifest it carries. Raises UnknownApp or BadApp."""
@@ -89,10 +93,22 @@ class HyphaArtifacts:
         return await self._store(await self._shelf(), self._session.workspace, items, created_by)
 
     async def upload_as(self, caller: Caller, items: Sequence[Mapping[str, Any]], *, workspace: str, token: str) -> str:
-        """Keep an app folder in a workspace of the caller's, with their own rights there and none of ours."""
-        async with self._connected_as(caller, workspace, token) as server:
-            shelf = Shelf(await soon(server.get_service(MANAGER)), workspace)
-            return await self._store(shelf, workspace, items, caller.user_id or "")
+        """Keep an app folder in a workspace of the caller's, with their own rights there and none of ours.
+
+        Anybody may ask for this, so what costs much comes last. Raises Refused while too many do.
+        """
+        if caller.anonymous:
+            raise PermissionError(NOT_THEIRS)
+        check_size(items)
+        if self._guests >= GUESTS_AT_ONCE:
+            raise Refused(f"{GUESTS_AT_ONCE} uploads into other workspaces are under way; try again in a minute")
+        self._guests += 1
+        try:
+            async with self._connected_as(caller, workspace, token) as server:
+                shelf = Shelf(await soon(server.get_service(MANAGER)), workspace)
+                return await self._store(shelf, workspace, items, caller.user_id or "")
+        finally:
+            self._guests -= 1
 
     async def _store(self, shelf: Shelf, workspace: str, items: Sequence[Mapping[str, Any]], created_by: str) -> str:
         folder = await asyncio.to_thread(read_folder, items)
@@ -114,8 +130,8 @@ class HyphaArtifacts:
             raise PermissionError(f"hypha_token: Hypha does not accept it for the workspace {workspace}") from None
         try:
             owner = Caller.from_context({"user": server.config.user})
-            if caller.anonymous or owner.names().isdisjoint(caller.names()):
-                raise PermissionError("hypha_token: it is not the caller's own; connect with it and call again")
+            if owner.names().isdisjoint(caller.names()):
+                raise PermissionError(NOT_THEIRS)
             yield server
         finally:
             await asyncio.wait_for(server.disconnect(), TIMEOUT_S)

@@ -77,6 +77,12 @@ def test_a_fault_of_the_code_is_found_without_running_it(tmp_path: Path, change:
     assert said in problem
 
 
+def test_a_manifest_with_aliases_is_refused_here_as_it_is_there(tmp_path: Path) -> None:
+    assert problems_of(a_folder(tmp_path, MANIFEST + "tags: &a [x]\nmore: *a\n")) == [
+        "manifest.yaml: line 9: anchor &a; write the value out, anchors and aliases are refused"
+    ]
+
+
 def test_a_handle_that_the_entry_does_not_take(tmp_path: Path) -> None:
     second = CODE.replace("Demo", "Second")
     manifest = MANIFEST.replace('["demo:Demo"]', '["demo:Demo", "second:Second"]')

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
+from bioengine_runtime.rpc.access import Caller
 from bioengine_runtime.rpc.door import Invalid
-from bioengine_runtime.stored import transfer
+from bioengine_runtime.stored import app_folder, artifacts, transfer
 from bioengine_runtime.stored.app_folder import AppFolder, read_folder
+from bioengine_runtime.stored.artifacts import HyphaArtifacts
 from bioengine_runtime.stored.shelf import Shelf, comment, content_in, version_for
 from tests.runtime.demo_app import demo_files
 
@@ -290,6 +294,67 @@ def test_everything_that_is_wrong_with_a_folder_is_said_at_once() -> None:
 def test_a_manifest_that_names_files_that_are_not_there_is_wrong() -> None:
     with pytest.raises(BadApp, match=r"there is no demo\.py; .*there is no frontend/index\.html"):
         read_folder(demo_files("1.0.0")[:1])
+
+
+BOMB = "a: &a [1, 1]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (BOMB, "anchor &a; write the value out"),
+        ("tag: !!set {x}", "tag tag:yaml.org,2002:set; remove it"),
+        ("deep: " + "[" * 60 + "]" * 60, "nested deeper than 50 levels"),
+        ("large: " + "x" * 2**20, "larger than 1024 KiB"),
+        ("day: 2026-02-31", "not YAML: day is out of range"),
+    ],
+)
+def test_6_2_7_a_manifest_that_would_cost_more_than_it_is_long_is_refused(more: str, said: str) -> None:
+    manifest, *rest = demo_files("1.0.0")
+    with pytest.raises(BadApp, match=f"manifest.yaml: .*{re.escape(said)}"):
+        read_folder([{**manifest, "content": manifest["content"] + more}, *rest])
+
+
+def test_6_2_7_what_is_too_large_is_not_even_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_folder, "MAX_BYTES", 100)
+    read: list[object] = []
+    monkeypatch.setattr(app_folder, "content_of", read.append)
+    with pytest.raises(BadApp, match="larger than"):
+        read_folder([{"name": "a", "content": "A" * 200, "type": "base64"}])
+    with pytest.raises(BadApp, match="larger than"):
+        read_folder([{"name": str(number), "content": ""} for number in range(app_folder.MAX_FILES + 1)])
+    assert read == []
+
+
+async def test_6_2_7_few_strangers_upload_at_once_and_none_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def nobody_answers(config: dict[str, Any]) -> None:
+        asked.append(config["workspace"])
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(artifacts, "connect_to_server", nobody_answers)
+    session = SimpleNamespace(address=SimpleNamespace(server_url="http://h"))
+    store = HyphaArtifacts(session)  # type: ignore[arg-type]
+
+    async def upload(name: str, *, anonymous: bool = False) -> str:
+        who = Caller(name, None, anonymous=anonymous)
+        return await store.upload_as(who, demo_files("1.0.0"), workspace=f"ws-{name}", token="t0ken")
+
+    with pytest.raises(PermissionError, match="hypha_token: it is not the caller's own"):
+        await upload("nobody", anonymous=True)
+    guests = [asyncio.create_task(upload(name)) for name in "abcd"]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Refused, match="4 uploads into other workspaces are under way; try again"):
+        await upload("e")
+    guests[0].cancel()
+    await asyncio.wait(guests[:1])
+    guests.append(asyncio.create_task(upload("f")))
+    await asyncio.sleep(0.01)
+    assert asked == ["ws-a", "ws-b", "ws-c", "ws-d", "ws-f"]
+    for guest in guests:
+        guest.cancel()
+    await asyncio.wait(guests)
 
 
 def test_contents_may_come_as_text_bytes_or_base64_with_a_data_prefix() -> None:
