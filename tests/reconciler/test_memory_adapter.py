@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from reconciler.adapters.memory import PAGE, HyphaMemory
 from reconciler.errors import Spoiled, Unreachable
 from reconciler.observe import observe
 from reconciler.ports import Hypha
+from reconciler.secrets import LocalSecrets
 from tests.contracts.hypha_memory import HyphaMemoryContract
 from tests.contracts.ports import REMEMBERED, an_entry
 from tests.fakes import FakeArtifacts, FakeRuntime
@@ -102,6 +104,16 @@ async def test_rc_12_a_foreign_artifact_of_its_name_is_not_known_and_stops_no_pa
     assert [entry.result for entry in await a_memory(manager).history(5)] == ["spoiled"]
     seen = await observe(Hypha(FakeArtifacts(), FakeRuntime(), memory=a_memory(manager)))
     assert [one.what for one in seen.unseen] == ["memory"] and seen.worker
+
+
+async def test_ss_04_where_the_key_is_none_the_look_says_so(tmp_path: Path) -> None:
+    """As a pipeline writes it whose secret is not set."""
+    (tmp_path / "fingerprint.key").touch()
+    ours = LocalSecrets(tmp_path / "fingerprint.key", environ={})
+    memory = HyphaMemory(Manager(), "lab", ours.key, new_key=ours.made_key)  # type: ignore[arg-type]
+    await a_memory(memory._session).write(REMEMBERED)  # type: ignore[arg-type]
+    (unseen,) = (await observe(Hypha(FakeArtifacts(), FakeRuntime(), memory=memory))).unseen
+    assert "fingerprint.key is empty" in unseen.why and "32 characters" in unseen.why
 
 
 @pytest.mark.parametrize("answer", [None, [], {"items": 1}, "text"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 
 from bioengine_runtime.contract.status import Provenance
+from reconciler.adapters.memory import HyphaMemory
 from reconciler.errors import SourceUnusable, Spoiled, Unreachable
 from reconciler.lease import Lease
 from reconciler.planning.memory import Holder, OrderKind, Remembered
 from reconciler.planning.people import Person
 from reconciler.ports import Hypha, OrderRefused, Source, World
+from reconciler.secrets import LocalSecrets
 from tests.fakes import FakeMemory, FakeSource, FakeWorld, a_repository
 from tests.reconciler.test_cli import CliRunner, app
+from tests.reconciler.test_memory_adapter import Manager
 
 ANNA = Person("anna-id", "anna@example.org")
 
@@ -278,6 +282,21 @@ def test_a_memory_that_only_we_cannot_read_is_not_started_anew(lab: Lab) -> None
     lab.running = Gone()
     assert lab.run("lock", "--forget", "--auto-approve").exit_code == 0
     assert not lab.memory.remembered.orders
+
+
+def test_an_approvers_own_machine_gets_no_key_and_leaves_the_memory_as_it_is(lab: Lab, tmp_path: Path) -> None:
+    """With a key of its own the memory would look spoiled, and with a memory of its own the cluster would be held."""
+    manager, ours = Manager(), LocalSecrets(tmp_path / "own" / "fingerprint.key", environ={})
+    theirs = HyphaMemory(manager, "lab", lambda: b"t" * 32)  # type: ignore[arg-type]
+    held_by_another(lab)
+    kept = lab.memory.remembered
+    asyncio.run(theirs.write(kept))
+    lab.fake.memory = HyphaMemory(manager, "lab", ours.key, new_key=ours.made_key)  # type: ignore[assignment,arg-type]
+    assert lab.run("suspend", "one", "--reason", "measuring").exit_code == 0
+    assert [method for method, _ in lab.running.heard] == ["suspend"]
+    assert lab.run("lock", "--forget", "--auto-approve").exit_code == 75
+    assert lab.run("apply", "--auto-approve").exit_code == 1, "what is remembered is not known: all is held"
+    assert not (tmp_path / "own").exists() and asyncio.run(theirs.read()) == kept
 
 
 class Gone(FakeRunning):
