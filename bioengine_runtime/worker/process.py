@@ -8,7 +8,8 @@ start itself anew (ray_link.py).
 Told to stop (SIGTERM, SIGINT, `stop_worker`), it withdraws its service, and disconnects within
 `--graceful-shutdown-timeout`. In external-cluster mode its apps and their gateway go on, and calls with them; otherwise
 they were this worker's alone, and are stopped before. `--apps-at-exit` says it differently: the embedded default keeps
-them, because it ends the whole Ray when it ends, and otherwise only ever replaces the worker. Killed, it stops nothing.
+them, because it ends the whole Ray when it ends, and otherwise only ever replaces the worker. Killed, or unable to
+start, it stops nothing (serving.py).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -34,7 +36,8 @@ from bioengine_runtime.worker.nodes import nodes
 from bioengine_runtime.worker.pending import pending
 from bioengine_runtime.worker.presence import Presence
 from bioengine_runtime.worker.ray_link import Head, HeadWatch, join_ray, never_start_ray, start_anew
-from bioengine_runtime.worker.settings import WorkerSettings, read_settings
+from bioengine_runtime.worker.serving import serve_until_told
+from bioengine_runtime.worker.settings import WorkerSettings
 from bioengine_runtime.worker.startup import deploy_all
 from bioengine_runtime.worker.waiting import wait_for_head
 
@@ -59,9 +62,10 @@ class Worker:
         self._refreshing: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
+        self._deploying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Everything behind the service first, the service last; then the apps that we deploy ourselves."""
+        """Everything behind the service first, the service last. The apps that we deploy ourselves follow beside it."""
         presence = self._presence
         await presence.connect()
         supervisor = self._supervisor = Supervisor(
@@ -89,33 +93,35 @@ class Worker:
         )
         log.info("event=ready service=%s", presence.service_id)
         self._looking = asyncio.create_task(self._look_after_gateway())
-        presence.startup_failures = await deploy_all(
-            self.settings.startup_applications, partial(desk.deploy, presence.owner)
-        )
+        self._deploying = asyncio.create_task(self._deploy(partial(desk.deploy, presence.owner)))
 
-    async def stop(self) -> None:
-        """Leave, and disconnect."""
-        await self._leave()
+    async def stop(self, *, told: bool) -> None:
+        """Leave, and disconnect. Not `told` to stop, it touches no app."""
+        await self._leave(told=told)
         await self._presence.close()
+
+    async def _deploy(self, deploy: Callable[[dict[str, Any]], Awaitable[str]]) -> None:
+        self._presence.startup_failures = await deploy_all(self.settings.startup_applications, deploy)
 
     async def _told_to_leave(self, blocking: bool) -> None:
         if blocking:
-            await self._leave()
+            await self._leave(told=True)
         asyncio.get_running_loop().call_later(ANSWER_WITHIN_S, self._stopping.set)
 
-    async def _leave(self) -> None:
+    async def _leave(self, *, told: bool) -> None:
         """Out of sight first, then still; done once, however many ask."""
         if self._leaving is None:
-            self._leaving = asyncio.create_task(self._withdraw_everything())
+            self._leaving = asyncio.create_task(self._withdraw_everything(told))
         await asyncio.shield(self._leaving)
 
-    async def _withdraw_everything(self) -> None:
+    async def _withdraw_everything(self, told: bool) -> None:
         await self._presence.withdraw()
-        if self._looking is not None:
-            self._looking.cancel()
+        for task in (self._looking, self._deploying):
+            if task is not None:
+                task.cancel()
         if self._supervisor is None:
             return
-        if self.settings.stop_apps:
+        if told and self.settings.stop_apps:
             within_s = self.settings.graceful_shutdown_timeout
             await stop_apps(self._supervisor, self._presence.service_id, within_s)
         await self._supervisor.stop()
@@ -162,20 +168,14 @@ async def run(settings: WorkerSettings) -> None:
     await asyncio.to_thread(join_ray, settings.ray_address)
     watch = HeadWatch(settings.ray_address, head, _head_lost)
     watch.start()
-    worker = Worker(settings, head, stopping)
-    starting = asyncio.create_task(worker.start())
-    told = asyncio.create_task(stopping.wait())
-    await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        if not stopping.is_set():
-            starting.result()
-            await told
-    finally:
+    within_s = LEAVE_WITHIN_S + (settings.graceful_shutdown_timeout if settings.stop_apps else 0)
+
+    def leaving() -> None:
         log.info("event=stopping")
         watch.stop()
-        starting.cancel()
-        _leave_anyway_after(LEAVE_WITHIN_S + (settings.graceful_shutdown_timeout if settings.stop_apps else 0))
-        await worker.stop()
+        _leave_anyway_after(within_s)
+
+    await serve_until_told(Worker(settings, head, stopping), stopping, leaving)
 
 
 def _head_lost(reason: str) -> None:
@@ -183,14 +183,11 @@ def _head_lost(reason: str) -> None:
     start_anew()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    settings = read_settings(arguments)
+def main(settings: WorkerSettings) -> int:
+    """Serve until told to stop; answers the exit code of the process."""
     settings.home.mkdir(parents=True, exist_ok=True)
     set_up_logging(settings.log_file, debug=settings.debug)
     log.info("event=starting client=%s ray=%s mode=%s", settings.client_id, settings.ray_address, settings.mode)
-    if settings.ray_auth_token_file is not None:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(settings.ray_auth_token_file)
     never_start_ray(settings.ray_address)
     try:
         asyncio.run(run(settings))
@@ -215,6 +212,6 @@ def set_up_logging(file: Path | None, *, debug: bool) -> None:
 
 def _leave_anyway_after(seconds: float) -> None:
     """A part that hangs must not keep the process: what serves lives elsewhere."""
-    timer = threading.Timer(seconds, os._exit, args=(0,))
+    timer = threading.Timer(seconds, os._exit, args=(1,))
     timer.daemon = True
     timer.start()

@@ -156,11 +156,14 @@ async def test_two_workers_on_one_ray_leave_each_others_apps_alone_and_stop_only
 
 
 async def start_another(stack: Stack, *options: str) -> asyncio.subprocess.Process:
-    """A second worker on the same Ray and Hypha, in the way of single-machine mode: its token from the environment."""
+    """A second worker on the same Ray and Hypha, in the way of single-machine mode: its token from the environment, and
+    Ray's from a file."""
     words = (
         *("-W", "ignore", "-m", "bioengine_runtime.worker", "--server-url", stack.url, "--workspace", stack.workspace),
         *("--client-id", "another-worker", "--ray-address", stack.ray_address, "--workspace-dir"),
         *(str(stack.home.path / "another"), "--log-file", str(stack.home.log_file("another"))),
+        *("--ray-auth-token-file", str(stack.home.secrets.ray_auth_token)),
     )
-    environment = {**os.environ, **ray_environment(stack.home), "HYPHA_TOKEN": stack.admin_token(3600)}
+    of_ray = {name: said for name, said in ray_environment(stack.home).items() if not name.startswith("RAY_AUTH")}
+    environment = {**os.environ, **of_ray, "HYPHA_TOKEN": stack.admin_token(3600)}
     return await asyncio.create_subprocess_exec(sys.executable, *words, *options, env=environment)
