@@ -86,10 +86,20 @@ def join_ray(address: str) -> None:
 class HeadWatch:
     """Looks from a thread of its own, because the event loop may be stuck in a question to the dead head."""
 
-    def __init__(self, address: str, known: Head, lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        known: Head,
+        lost: Callable[[str], None],
+        *,
+        find: Callable[[str], Head] = find_head,
+        every_s: float = LOOK_EVERY_S,
+    ) -> None:
         self._address = address
         self._known = known
         self._lost = lost
+        self._find = find
+        self._every_s = every_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="ray-head-watch", daemon=True)
 
@@ -97,25 +107,27 @@ class HeadWatch:
         self._thread.start()
 
     def stop(self) -> None:
+        """From now on no loss is told, not even one that is just being found out."""
         self._over.set()
 
     def _look(self) -> None:
         silent_since: float | None = None
-        while not self._over.wait(LOOK_EVERY_S):
+        while not self._over.wait(self._every_s):
+            lost = ""
             try:
-                another = find_head(self._address).cluster_id != self._known.cluster_id
+                another = self._find(self._address).cluster_id != self._known.cluster_id
             except RayAway as away:
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > LOST_AFTER_S:
-                    self._lost(away.reason)
-                    return
+                    lost = away.reason
             except Exception as error:  # a fault in looking is no news of the head
                 log.warning("event=ray_look_failed error=%s", type(error).__name__)
             else:
                 silent_since = None
-                if another:
-                    self._lost("another head is there")
-                    return
+                lost = "another head is there" if another else ""
+            if lost and not self._over.is_set():
+                self._lost(lost)
+                return
 
 
 def start_anew() -> NoReturn:

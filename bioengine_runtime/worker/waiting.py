@@ -1,9 +1,13 @@
-"""A worker without a Ray head: it is there, says that it waits and for what, and goes on when a head answers."""
+"""A worker without a Ray head: it is there, says that it waits and for what, and goes on when a head answers.
+
+One that cannot say so ends, as it would with a head: who runs it must not take it for one that only waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from bioengine_runtime.worker.pending import Pending
@@ -17,7 +21,7 @@ LOOK_EVERY_S = 2.0
 
 
 async def wait_for_head(settings: WorkerSettings, stopping: asyncio.Event) -> Head | None:
-    """The head, at once when it is there already; None when we are told to stop first."""
+    """The head, at once when it is there already; None when we are told to stop first. Raises what saying so raises."""
     head = await _look(settings.ray_address)
     if isinstance(head, Head):
         return head
@@ -25,17 +29,26 @@ async def wait_for_head(settings: WorkerSettings, stopping: asyncio.Event) -> He
     presence = Presence(settings, None)
     saying = asyncio.create_task(_say(presence, head.reason, stopping))
     try:
-        while not stopping.is_set():
-            if isinstance(head := await _look(settings.ray_address), Head):
-                log.info("event=ray_is_there")
-                return head
-            await asyncio.sleep(LOOK_EVERY_S)
-        return None
+        return await until_there(lambda: _look(settings.ray_address), saying, stopping)
     finally:
         saying.cancel()
         await asyncio.gather(saying, return_exceptions=True)
         await presence.withdraw()
         await presence.close()
+
+
+async def until_there(
+    look: Callable[[], Awaitable[Head | RayAway]], saying: asyncio.Task[None], stopping: asyncio.Event
+) -> Head | None:
+    """Look again and again, for as long as we can say that we do. None when we are told to stop first."""
+    while not stopping.is_set():
+        if saying.done():
+            saying.result()
+        if isinstance(head := await look(), Head):
+            log.info("event=ray_is_there")
+            return head
+        await asyncio.sleep(LOOK_EVERY_S)
+    return None
 
 
 async def _look(address: str) -> Head | RayAway:

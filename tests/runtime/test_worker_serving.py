@@ -1,4 +1,4 @@
-"""A worker from its start to its end: when it may take apps along, and that Ray is shown its cluster's token."""
+"""A worker from its start to its end: when it may take apps along, and what it says while it has no Ray."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from bioengine_runtime.worker.ray_link import Head, HeadWatch, RayAway
 from bioengine_runtime.worker.serving import serve_until_told
+from bioengine_runtime.worker.waiting import until_there
 
 INSTEAD_OF_SERVING = """
 import asyncio, runpy
@@ -84,3 +87,37 @@ def test_ray_shows_the_token_of_the_file_that_is_given(tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert token in ended.stdout
+
+
+async def test_a_worker_that_cannot_say_that_it_waits_for_ray_ends() -> None:
+    async def say() -> None:
+        raise PermissionError("seal.key is readable by others")
+
+    async def look() -> RayAway:
+        return RayAway("127.0.0.1:1", "UNAVAILABLE")
+
+    saying = asyncio.create_task(say())
+    await asyncio.wait({saying})
+    with pytest.raises(PermissionError, match="readable by others"):
+        await asyncio.wait_for(until_there(look, saying, asyncio.Event()), 5)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_head_that_is_lost_while_the_worker_is_told_to_stop_does_not_start_it_anew(stops: bool) -> None:
+    looking, go_on, lost = threading.Event(), threading.Event(), list[str]()
+
+    def find(_address: str) -> Head:
+        looking.set()
+        go_on.wait(5)
+        return Head("another", None)
+
+    watch = HeadWatch("127.0.0.1:1", Head("known", None), lost.append, find=find, every_s=0.01)
+    watch.start()
+    assert looking.wait(5)
+    if stops:
+        watch.stop()
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "ray-head-watch":
+            thread.join(5)
+    assert lost == ([] if stops else ["another head is there"])
