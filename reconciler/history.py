@@ -5,6 +5,7 @@ Law: what changed something is said every time; a trouble that stands once, unti
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from reconciler.planning.memory import Entry
 from reconciler.planning.shown import plain
 from reconciler.planning.steps import Change, Outcome, Plan, Reason, Result
 
-DONE, FAILED, FOUND, REJECTED, SUPERSEDED = "done", "failed", "found", "rejected", "superseded"
+DONE, FAILED, FOUND, ORDERED = "done", "failed", "found", "ordered"
+REJECTED, SUPERSEDED = "rejected", "superseded"
 TEXT_LIMIT = 500
 RECALLED = 200
 """So many of the newest entries tell which troubles stand."""
@@ -100,7 +102,7 @@ def unsaid(entries: Iterable[Entry], standing: Standing) -> tuple[tuple[Entry, .
 
 def _changes(entry: Entry) -> bool:
     """Whether something became another by it. A failure changes nothing, and nor does an environment that is there."""
-    return entry.result == DONE and not entry.what.startswith("prepare ")
+    return entry.result == ORDERED or (entry.result == DONE and not entry.what.startswith("prepare "))
 
 
 class Outbox:
@@ -115,16 +117,19 @@ class Outbox:
         self._send = send
         self._waiting: list[tuple[Entry, ...]] = []
         self._standing: Standing | None = None
+        self._sending = asyncio.Lock()
 
     async def add(self, entries: Sequence[Entry]) -> None:
         """Send these, and what waits; asks nobody when there is nothing. Raises what `recall` and `send` raise."""
         if entries:
             self._waiting = [*self._waiting, tuple(entries)][-MOST_WAITING:]
-        while self._waiting:
-            if self._standing is None:
-                _, self._standing = unsaid(reversed(await self._recall()), {})
-            fresh, after = unsaid(self._waiting[0], self._standing)
-            if fresh:
-                await self._send(fresh)
-            self._standing = after
-            del self._waiting[0]
+        async with self._sending:  # people give orders while a pass notes what it did
+            while self._waiting:
+                batch = self._waiting[0]
+                if self._standing is None:
+                    _, self._standing = unsaid(reversed(await self._recall()), {})
+                fresh, after = unsaid(batch, self._standing)
+                if fresh:
+                    await self._send(fresh)
+                self._standing = after
+                self._waiting = [one for one in self._waiting if one is not batch]

@@ -1,18 +1,27 @@
-"""Orders: what people want besides what stands in git. Kept on Hypha, by whoever has the lease."""
+"""Orders: what people want besides what stands in git. Kept on Hypha, by whoever has the lease.
+
+Law: each is noted in the history, and one that has ended is kept no longer than until the next one.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from reconciler.errors import ReconcilerError, Remedy
-from reconciler.history import DONE
+from reconciler.errors import ReconcilerError, Remedy, Unreachable
+from reconciler.history import DONE, ORDERED, TEXT_LIMIT
 from reconciler.lease import change
 from reconciler.planning.declare import declare
-from reconciler.planning.memory import Order, OrderKind, Remembered
-from reconciler.planning.pins import pins
+from reconciler.planning.memory import Entry, Order, OrderKind, Remembered
+from reconciler.planning.pins import holds, pins
+from reconciler.planning.shown import plain
 from reconciler.ports import Lease, Memory, World
 from reconciler.reconcile import Look
+
+log = logging.getLogger(__name__)
 
 LOOK_BACK = 200
 """Entries of the history in which the last good commit is looked for."""
@@ -29,50 +38,81 @@ class Orders:
     `again` with an app that is to be tried again."""
 
     def __init__(
-        self, world: World, latest: Callable[[], Look | None], given: Callable[[], None], again: Callable[[str], None]
+        self,
+        world: World,
+        latest: Callable[[], Look | None],
+        given: Callable[[], None],
+        again: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._world = world
         self._latest = latest
         self._given = given
         self._again = again
+        self._clock = clock
 
     async def give(self, order: Order) -> None:
         """Keep it, in the place of an earlier one of its kind for the same subject. Raises ReconcilerError."""
-        memory, lease = self._kept()
-        whole = await self._whole(order, memory) if order.kind is OrderKind.PIN else order
+        memory, lease, seen = self._kept()
+        match order.kind:
+            case OrderKind.PIN:
+                whole = await self._whole(order, memory, seen)
+            case OrderKind.APPROVE:  # as long as a saved plan: an equal one of next month is another one
+                whole = replace(order, until=order.at + seen.desired.cluster.policy.plan_valid_s)
+            case OrderKind.SUSPEND:
+                whole = order
 
         def with_it(remembered: Remembered) -> Remembered:
-            return replace(remembered, orders=(*(one for one in remembered.orders if not _replaces(whole, one)), whole))
+            others = (one for one in remembered.orders if not _replaces(whole, one))
+            return replace(remembered, orders=(*(one for one in others if _lasts(one, seen, whole.at)), whole))
 
         await change(memory, lease, with_it)
         self._given()
+        details = {"reason": whole.reason, "until": whole.until, "once": whole.once}
+        if whole.kind is OrderKind.PIN:
+            details["to"] = whole.revision
+        await self._note(WORDS[whole.kind], whole.subject, whole.by, whole.at, details)
 
-    async def take_back(self, kind: OrderKind, subject: str) -> bool:
+    async def take_back(self, kind: OrderKind, subject: str, by: str) -> bool:
         """Whether there was one. Raises ReconcilerError."""
-        memory, lease = self._kept()
+        memory, lease, _ = self._kept()
         there = any((one.kind, one.subject) == (kind, subject) for one in (await memory.read()).orders)
         if there:
             await change(memory, lease, lambda before: replace(before, orders=_but(before, kind, subject)))
             self._given()
+            await self._note("resume", subject, by, self._clock(), {"ends": WORDS[kind]})
         return there
 
-    async def retry(self, app_id: str, by: str) -> None:  # noqa: ARG002 - the pass that does it notes it
+    async def retry(self, app_id: str, by: str) -> None:
         """Try again what was rejected, without waiting for git to move."""
         self._again(app_id)
         self._given()
+        await self._note("retry", app_id, by, self._clock(), {})
 
-    def _kept(self) -> tuple[Memory, Lease]:
+    async def _note(self, word: str, subject: str, by: str, at: float, details: dict[str, Any]) -> None:
+        """An order stands, whether or not it can be noted now; if not, it is with what is noted next."""
+        seen = self._latest()
+        if seen is None or seen.hypha.memory is None:
+            return
+        told = {name: _shown(value, self._world.secrets.masked) for name, value in details.items() if value}
+        app_id = subject if word != WORDS[OrderKind.APPROVE] else ""
+        entry = Entry(at, by, f"{word} {subject}", ORDERED, app_id, seen.tree.revision.id, details=told)
+        try:
+            await seen.hypha.memory.append([entry])
+        except Unreachable as error:
+            log.warning("event=history_not_written why=%s", error)
+
+    def _kept(self) -> tuple[Memory, Lease, Look]:
         seen = self._latest()
         if seen is None:
             raise NotOrdered("nothing was looked at yet", hint="Try again in a moment.")
         if seen.hypha.memory is None or self._world.lease is None:
             raise NotOrdered("this reconciler keeps no orders", hint="Commit what you want to the repository.")
-        return seen.hypha.memory, self._world.lease
+        return seen.hypha.memory, self._world.lease, seen
 
-    async def _whole(self, pin: Order, memory: Memory) -> Order:
+    async def _whole(self, pin: Order, memory: Memory, seen: Look) -> Order:
         """With the commit to go back to, in full, and what git wants instead now."""
-        seen, app_id = self._latest(), pin.subject
-        assert seen is not None
+        app_id = pin.subject
         if app_id not in seen.desired.apps:
             raise NotOrdered(f"{app_id} cannot be rolled back: git does not ask for it, or its declaration is broken")
         revision = pin.revision or await self._last_good(app_id, seen, memory)
@@ -94,6 +134,22 @@ class Orders:
             if worked and entry.revision not in ("", now) and "+" not in entry.revision:
                 return entry.revision
         raise NotOrdered(f"no earlier commit of {app_id} is remembered", hint="Name one: --to COMMIT.")
+
+
+WORDS = {OrderKind.SUSPEND: "suspend", OrderKind.PIN: "rollback", OrderKind.APPROVE: "approve"}
+"""As people say them."""
+
+
+def _lasts(order: Order, seen: Look, now: float) -> bool:
+    """Whether it still says something: a pin until git asks for something else, the others until they end."""
+    if order.kind is OrderKind.PIN:
+        # What git asks for has the name of the workspace in it, so who saw nothing there cannot tell.
+        return not seen.live.complete or holds(order, seen.asked) or order.subject in seen.asked.broken
+    return order.until is None or order.until > now
+
+
+def _shown(value: Any, masked: Callable[[str], str]) -> Any:
+    return plain(masked(value), TEXT_LIMIT) if isinstance(value, str) else value
 
 
 def _replaces(order: Order, earlier: Order) -> bool:

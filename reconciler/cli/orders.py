@@ -46,7 +46,7 @@ async def suspend(place: Place, app_id: str, screen: Screen, *, reason: str, unt
 
 async def resume(place: Place, app_id: str, screen: Screen) -> int:
     async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001
-        ended = [await orders.take_back(kind, app_id) for kind in (OrderKind.SUSPEND, OrderKind.PIN)]
+        ended = [await orders.take_back(kind, app_id, by.name) for kind in (OrderKind.SUSPEND, OrderKind.PIN)]
         if not any(ended):
             hint = "What cluster.yaml suspends, a commit resumes."
             raise NotOrdered(f"nobody suspended {app_id}, or rolled it back, by an order", hint=hint)

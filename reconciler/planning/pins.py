@@ -13,13 +13,13 @@ from reconciler.planning.memory import Order, OrderKind
 def pins(desired: DesiredState, live: LiveState) -> Mapping[str, Order]:
     """App id → the pin that holds. One is over when git wants something else than it did, or the app no more."""
     orders = live.remembered.orders if live.remembered else ()
-    return {
-        order.subject: order
-        for order in orders
-        if order.kind is OrderKind.PIN
-        and order.subject in desired.apps
-        and desired.apps[order.subject].spec.digest() == order.digest
-    }
+    return {order.subject: order for order in orders if order.kind is OrderKind.PIN and holds(order, desired)}
+
+
+def holds(pin: Order, desired: DesiredState) -> bool:
+    """Whether git wants of the app what it wanted when the pin was given."""
+    wanted = desired.apps.get(pin.subject)
+    return wanted is not None and wanted.spec.digest() == pin.digest
 
 
 def pinned(desired: DesiredState, older: Mapping[str, DesiredState]) -> DesiredState:

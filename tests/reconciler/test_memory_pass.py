@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 from bioengine_runtime.contract.status import Rejection
 from reconciler.apply import Ended, Event, Started
 from reconciler.errors import HeldElsewhere, LeaseLost, SourceUnusable, Spoiled, Unreachable
+from reconciler.history import Outbox
 from reconciler.lease import Lease, this_host
-from reconciler.planning.memory import Order, OrderKind, Remembered
+from reconciler.planning.memory import Entry, Order, OrderKind, Remembered
 from reconciler.planning.steps import Gate, PlanOptions, Reason, Result
 from reconciler.reconcile import carry_out, look, reconcile, tell_trouble
 from tests.fakes import FakeMemory, FakeSecrets, FakeSource, FakeWorld, a_repository, an_app_folder
@@ -145,6 +148,21 @@ async def test_history_that_cannot_be_written_goes_with_the_next_pass() -> None:
     memory_of(fake).heal()
     await reconcile(fake.world, NOTHING_ASKED)
     assert said(fake) == [("upload one", "done"), ("prepare one", "done"), ("deploy one", "done")]
+
+
+async def test_an_order_and_a_pass_that_note_something_at_once_are_both_noted_and_once() -> None:
+    sent: list[str] = []
+
+    async def recall() -> list[Entry]:
+        return []
+
+    async def send(entries: Sequence[Entry]) -> None:
+        await asyncio.sleep(0)
+        sent.extend(entry.what for entry in entries)
+
+    outbox = Outbox(recall, send)
+    await asyncio.gather(*(outbox.add([Entry(1.0, "anna", what, "ordered")]) for what in ("retry one", "suspend two")))
+    assert sent == ["retry one", "suspend two"]
 
 
 async def test_rx_hypha_restarts_in_mid_apply_and_the_next_pass_ends_it() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bioengine_runtime.contract.status import Provenance
 from reconciler.adapters.memory import HyphaMemory
 from reconciler.errors import SourceUnusable, Spoiled, Unreachable
 from reconciler.lease import Lease
-from reconciler.planning.memory import Holder, OrderKind, Remembered
+from reconciler.planning.memory import Holder, Order, OrderKind, Remembered
 from reconciler.planning.people import Person
 from reconciler.ports import Hypha, OrderRefused, Source, World
 from reconciler.secrets import LocalSecrets
@@ -307,3 +307,64 @@ class Gone(FakeRunning):
 
     async def answers(self) -> bool:
         return False
+
+
+def test_every_order_is_noted_with_who_gave_it_and_why(lab: Lab) -> None:
+    commit = lab.push("second")
+    lab.run("suspend", "one", "--reason", "measuring")
+    lab.run("resume", "one")
+    lab.run("rollback", "one", "--reason", "masks are empty")
+    lab.run("retry", "two")
+    lab.run("retry", "two")
+    noted = [entry for entry in lab.memory.entries if entry.result == "ordered"]
+    assert [(entry.what, entry.app_id) for entry in noted] == [
+        ("suspend one", "one"),
+        ("resume one", "one"),
+        ("rollback one", "one"),
+        ("retry two", "two"),
+        ("retry two", "two"),
+    ]
+    assert {entry.by for entry in noted} == {"anna@example.org"} and {entry.revision for entry in noted} == {commit}
+    assert noted[0].details["reason"] == "measuring" and noted[1].details == {"ends": "suspend"}
+    assert noted[2].details["reason"] == "masks are empty" and noted[2].details["to"] != commit
+    assert "rollback one" in lab.run("history").stdout
+
+
+def test_an_order_stands_although_it_could_not_be_noted(lab: Lab) -> None:
+    lab.memory.fail("append")
+    assert lab.run("suspend", "one", "--reason", "measuring").exit_code == 0
+    assert [order.subject for order in lab.memory.remembered.orders] == ["one"]
+
+
+def test_an_approval_counts_as_long_as_a_saved_plan(lab: Lab) -> None:
+    files = a_repository("one", "two", cluster="policy: {apply: manual, plan_valid_s: 60}\n")
+    lab.fake.source.commit({**files, "apps/one/main.py": MAIN + "# new\n"})
+    refused = lab.run("apply", "--auto-approve")
+    plan_id = next(word for word in refused.stderr.split() if word.startswith("p-")).rstrip(".,;")
+    lab.run("approve", plan_id, "--reason", "fine")
+    (order,) = lab.memory.remembered.orders
+    assert order.until == order.at + 60
+    assert [entry.what for entry in lab.memory.entries if entry.result == "ordered"] == [f"approve {plan_id}"]
+    long_ago = replace(order, at=order.at - 100, until=order.at - 40)
+    lab.memory.remembered = replace(lab.memory.remembered, orders=(long_ago,))
+    again = lab.run("apply", "--auto-approve")
+    assert again.exit_code == 3 and f"reconcile approve {plan_id}" in again.stderr
+
+
+def test_orders_that_have_ended_are_cleared_away_with_the_next_one(lab: Lab) -> None:
+    wanted = lab.fake.runtime.apps["two"].digest or ""
+    ended = (
+        Order(OrderKind.APPROVE, "p-1", "anna", 1.0, until=2.0),
+        Order(OrderKind.SUSPEND, "two", "anna", 1.0, until=2.0),
+        Order(OrderKind.PIN, "two", "anna", 1.0, digest="what git wanted once"),
+        Order(OrderKind.PIN, "gone", "anna", 1.0, digest=wanted),
+    )
+    lasting = (
+        Order(OrderKind.APPROVE, "p-2", "anna", 1.0, until=time.time() + 60),
+        Order(OrderKind.SUSPEND, "two", "anna", 1.0),
+        Order(OrderKind.PIN, "two", "anna", 1.0, revision=lab.fake.source.head, digest=wanted),
+    )
+    lab.memory.remembered = replace(lab.memory.remembered, orders=(*ended, *lasting))
+    assert lab.run("suspend", "one", "--reason", "x").exit_code == 0
+    assert lab.memory.remembered.orders[:-1] == lasting
+    assert lab.memory.remembered.orders[-1].subject == "one"

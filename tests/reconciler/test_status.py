@@ -53,7 +53,7 @@ class FakeOrders:
     async def give(self, order: Order) -> None:
         self.given.append(order)
 
-    async def take_back(self, kind: OrderKind, subject: str) -> bool:
+    async def take_back(self, kind: OrderKind, subject: str, by: str) -> bool:  # noqa: ARG002
         before = len(self.given)
         self.given = [one for one in self.given if (one.kind, one.subject) != (kind, subject)]
         return len(self.given) < before

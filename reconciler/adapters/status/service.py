@@ -52,7 +52,7 @@ class Orders(Protocol):
         content it replaces is filled in."""
         ...
 
-    async def take_back(self, kind: OrderKind, subject: str) -> bool:
+    async def take_back(self, kind: OrderKind, subject: str, by: str) -> bool:
         """Whether there was one."""
         ...
 
@@ -157,7 +157,7 @@ class StatusService:
         """Follow an app again that somebody suspended, or rolled back, by an order."""
         orders = self._ordering(caller, "resume")
         self._board.known(app_id)
-        ended = [await orders.take_back(kind, app_id) for kind in (OrderKind.SUSPEND, OrderKind.PIN)]
+        ended = [await orders.take_back(kind, app_id, caller.name) for kind in (OrderKind.SUSPEND, OrderKind.PIN)]
         if not any(ended):
             hint = "What cluster.yaml suspends, a commit resumes."
             raise NotFound(f"order for {app_id} not found: nobody suspended it, or rolled it back", hint=hint)
