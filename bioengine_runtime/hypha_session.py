@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ CONNECT_TIMEOUT_S = 30.0
 LONGEST_WAIT_S = 5.0
 """Between two attempts to connect; there is no last one."""
 TAKEN = "already exists and is active"
+NOT_THERE = "Service not found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +106,27 @@ class HyphaSession:
         server = await self.connected()
         await server.rpc.ping(client, timeout=PING_TIMEOUT_S)
 
-    async def put(self, service: Mapping[str, Any], *, announce: bool = True) -> None:
+    async def put(self, service: Mapping[str, Any]) -> None:
         """Offer a service, replacing the one of the same id in one step: calls and held handles never see it missing.
 
-        `announce=False` when nothing of it that the server lists has changed (name, description, schemas): then only
-        our own functions are exchanged. An announcement has one flaw that is the server's: it deletes its entry and
-        writes it again, so a look-up within that millisecond finds nothing.
+        Raises what the server has against it; then what was offered before still is. Without a connection it is offered
+        with the next one. One flaw is the server's: it deletes its entry and writes it again, so a look-up within that
+        millisecond finds nothing.
         """
         async with self._changing:
-            self._services[service["id"]] = service
             if self.is_connected:
-                await self._register(service, announce=announce)
+                await self._register(service)
+            self._services[service["id"]] = service
 
     async def withdraw(self, service_id: str) -> None:
+        """Offer it no longer. Raises when the server could not be told; then it is still offered.
+
+        A service whose `put` has failed can be withdrawn too: the server may have taken it without our knowing.
+        """
         async with self._changing:
-            if self._services.pop(service_id, None) is not None and self.is_connected:
+            if self.is_connected:
                 await self._bounded(self._unregister(service_id))
+            self._services.pop(service_id, None)
 
     def services(self) -> tuple[str, ...]:
         return tuple(self._services)
@@ -138,8 +145,7 @@ class HyphaSession:
             try:
                 self._server = await self._open()
                 async with self._changing:
-                    for service in self._services.values():
-                        await self._register(service, announce=True)
+                    await self._register_each(self._services.values())
                     self._up.set()
             except Exception as error:  # the edge of our process: whatever it is, we go on trying
                 taken = TAKEN in str(error)
@@ -163,17 +169,19 @@ class HyphaSession:
         }
         if address.workspace:
             config["workspace"] = address.workspace
-        server = await asyncio.wait_for(connect_to_server(config), CONNECT_TIMEOUT_S)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            server = await connect_to_server(config)
         _send_with_care(server.rpc, address.message_rate)
         return server
 
     async def _watch(self) -> None:
         """Returns when the connection is beyond hope."""
-        last_answer = last_verified = time.monotonic()
+        last_answer = time.monotonic()
+        last_verified = -math.inf  # soon after connecting: one of the services may have failed then
         while time.monotonic() - last_answer < GIVE_UP_AFTER_S:
             await asyncio.sleep(PROBE_EVERY_S)
             try:
-                await asyncio.wait_for(self._server.echo("alive"), PROBE_TIMEOUT_S)
+                await self._probe()
                 if time.monotonic() - last_verified > VERIFY_EVERY_S:
                     await self._put_back_what_is_lost()
                     last_verified = time.monotonic()
@@ -188,29 +196,60 @@ class HyphaSession:
         listed = await self._bounded(self._server.list_services({"workspace": self.workspace}))
         known = {_local_id(one["id"]) for one in listed if one["id"].startswith(prefix)}
         async with self._changing:
-            for service_id, service in self._services.items():
-                if service_id not in known:
-                    log.warning("event=service_was_lost service=%s", service_id)
-                    await self._register(service, announce=True)
+            lost = [service for service_id, service in self._services.items() if service_id not in known]
+            if lost:
+                log.warning("event=services_were_lost services=%s", [service["id"] for service in lost])
+            await self._register_each(lost)
 
-    async def _register(self, service: Mapping[str, Any], *, announce: bool) -> None:
-        options = {"overwrite": True, "notify": announce}
-        await self._bounded(self._server.rpc.register_service(dict(service), options))
+    async def _register_each(self, services: Iterable[Mapping[str, Any]]) -> None:
+        """What the server has against one service keeps neither the others nor the connection from anybody.
+
+        Raises when the server answers nothing at all. What failed is tried again with what was lost.
+        """
+        for service in services:
+            try:
+                await self._register(service)
+            except Exception as error:  # refused, or not answered in time
+                log.warning("event=service_not_offered service=%s error=%s", service["id"], _short(error))
+                await self._probe()
+
+    async def _register(self, service: Mapping[str, Any]) -> None:
+        """All or nothing: with what the server has refused hypha-rpc would never come back from a short loss."""
+        rpc, service_id = self._server.rpc, service["id"]
+        try:
+            await self._bounded(rpc.register_service(dict(service), {"overwrite": True}))
+        except BaseException:
+            before = self._services.get(service_id)
+            await _forget(rpc, service_id)
+            if before is not None and before is not service:
+                rpc.add_service(dict(before), overwrite=True)
+            raise
 
     async def _unregister(self, service_id: str) -> None:
         """By its full id: hypha-rpc sends the short one, which may be another client's service just as well."""
-        manager = await self._server.rpc.get_manager_service({"case_conversion": "snake"})
-        await manager.unregister_service(self.service_id(service_id))
-        await self._server.rpc.unregister_service(service_id, notify=False)
+        rpc = self._server.rpc
+        manager = await rpc.get_manager_service({"case_conversion": "snake"})
+        try:
+            await manager.unregister_service(self.service_id(service_id))
+        except Exception as error:  # hypha-rpc raises every answer as one kind
+            if NOT_THERE not in str(error):
+                raise
+        await _forget(rpc, service_id)
+
+    async def _probe(self) -> None:
+        await self._bounded(self._server.echo("alive"))
 
     async def _drop_connection(self, timeout_s: float) -> None:
         server, self._server = self._server, None
         if server is not None:
             with suppress(Exception):  # it may be half dead; all that matters is that it ends
-                await asyncio.wait_for(server.disconnect(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await server.disconnect()
 
-    async def _bounded(self, question: Any) -> Any:
-        return await asyncio.wait_for(question, PROBE_TIMEOUT_S)
+    async def _bounded(self, question: Awaitable[Any]) -> Any:
+        # Not wait_for: on Python 3.11 it may lose the cancellation of `stop` when an answer comes at the same moment.
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            return await question
 
 
 def _send_with_care(rpc: Any, message_rate: float) -> None:
@@ -225,10 +264,18 @@ def _send_with_care(rpc: Any, message_rate: float) -> None:
     rpc._emit_message = send_with_care
 
 
+async def _forget(rpc: Any, service_id: str) -> None:
+    """On our side alone."""
+    with suppress(Exception):  # hypha-rpc does not know it, which is just as well
+        await rpc.unregister_service(service_id, notify=False)
+
+
 def _local_id(full: str) -> str:
     return full.split(":", 1)[1].split("@", 1)[0]
 
 
 def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The last line: hypha-rpc puts the server's whole traceback before it."""
+    lines = str(error).split("\n")
+    text = next((line.strip() for line in reversed(lines) if line.strip()), type(error).__name__)
     return repr(text[:200])

@@ -93,6 +93,29 @@ async def test_a_service_the_server_has_lost_is_put_back(stack: Stack, monkeypat
         await eventually(is_back, 20)
 
 
+async def test_one_service_that_hypha_refuses_takes_no_other_off_hypha(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at connecting nor later, and once it is gone nothing is left of it."""
+    monkeypatch.setattr("bioengine_runtime.hypha_session.VERIFY_EVERY_S", 0.2)
+    monkeypatch.setattr("bioengine_runtime.hypha_session.PROBE_EVERY_S", 0.2)
+    monkeypatch.setattr("bioengine_runtime.hypha_session.GIVE_UP_AFTER_S", 0.5)
+    refused = {**a_service("never"), "id": "refused", "description": "x" * 1025}
+    async with a_session(stack, "three") as session:
+        await session.put(refused)
+        await session.put(a_service("good"))
+        server = await asyncio.wait_for(session.connected(), 20)
+        assert await (await server.get_service(f"{stack.workspace}/three:talk")).say() == "good"
+        with pytest.raises(Exception, match="Failed to notify"):
+            await session.put({**a_service("bad"), "description": "x" * 1025})
+        await asyncio.sleep(1)
+        assert (session.is_connected, session.connections) == (True, 1)
+        assert await (await server.get_service(f"{stack.workspace}/three:talk")).say() == "good"
+        assert set(server.rpc._services) == {"built-in", "talk"}  # or hypha-rpc never comes back from a lost connection
+        await session.withdraw("refused")
+        assert session.services() == ("talk",)
+
+
 async def test_ro_16_of_two_services_with_one_id_each_is_found_by_its_client_and_withdrawn_alone(stack: Stack) -> None:
     """The short id means both, so nobody is called by it; who holds a handle keeps calling the one it is of."""
     short, mine_id, theirs_id = (f"{stack.workspace}/{one}" for one in ("talk", "mine:talk", "theirs:talk"))
