@@ -3,29 +3,35 @@
 It lives in the `user_config` of the entry deployment. Serve stores it with the deployment (one write, so a crash leaves
 either the old app with the old record or the new app with the new one), gives it back to any worker or gateway that
 asks, and does not restart a replica when it changes.
+
+Other workers, of other releases, keep theirs in the same place. Law: a record that cannot be read hides its own app and
+no other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import ray
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from typing_extensions import TypedDict  # pydantic reads this one on Python 3.11
 
 from bioengine_runtime.contract.app import AppSpec
-from bioengine_runtime.contract.base import Closed
 from bioengine_runtime.contract.status import Provenance, ServeStatus
 
 RECORD_KEY = "bioengine_record"
 """Key of the record in a deployment's user_config; what is beside it is the user's own part."""
 
 READ_TIMEOUT_S = 30.0
+
+log = logging.getLogger(__name__)
 
 
 class Method(TypedDict):
@@ -35,8 +41,11 @@ class Method(TypedDict):
     schema: dict[str, Any]
 
 
-class AppRecord(Closed):
-    """One app as it was deployed. `previous` is the last version known to be good while this one comes up."""
+class AppRecord(BaseModel):
+    """One app as it was deployed. `previous` is the last version known to be good while this one comes up. What a later
+    release has added is not read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     spec: AppSpec
     digest: str
@@ -104,7 +113,7 @@ class DeploymentState:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """One Serve application. `record` is None when it was not deployed by us."""
+    """One Serve application. `record` is None when it was not deployed by us, or its record is `unreadable`."""
 
     app_id: str
     status: ServeStatus
@@ -112,6 +121,7 @@ class Running:
     record: AppRecord | None
     deployments: tuple[DeploymentState, ...]
     deployed_at: float
+    unreadable: bool = False
 
     def failed(self) -> DeploymentState | None:
         """The deployment that could not start its replicas."""
@@ -127,26 +137,46 @@ async def read_records() -> dict[str, Running]:
         return {}
     answer = controller.get_serve_instance_details.remote()
     details = await asyncio.wait_for(asyncio.wrap_future(answer.future()), READ_TIMEOUT_S)
-    return {app_id: _running(app_id, app) for app_id, app in details["applications"].items()}
+    return {app_id: running_of(app_id, app) for app_id, app in details["applications"].items()}
 
 
-def _running(app_id: str, app: Mapping[str, Any]) -> Running:
+def all_readable(apps: Iterable[Running]) -> bool:
+    """Whether what no record names is needed by nobody: a record that we cannot read may name anything."""
+    return not any(one.unreadable for one in apps)
+
+
+def running_of(app_id: str, app: Mapping[str, Any]) -> Running:
+    """From what Serve's controller says of one application."""
+    deployed_at = app.get("last_deployed_time_s") or 0.0
+    kept = _kept(app)
+    try:
+        record = None if kept is None else AppRecord.model_validate(kept)
+    except ValidationError:
+        record = None
+        _say_unreadable(app_id, deployed_at)
     return Running(
         app_id=app_id,
         status=cast(ServeStatus, app["status"]),
         message=app.get("message") or "",
-        record=_record(app),
+        record=record,
         deployments=tuple(_deployment(name, one) for name, one in app["deployments"].items()),
-        deployed_at=app.get("last_deployed_time_s") or 0.0,
+        deployed_at=deployed_at,
+        unreadable=kept is not None and record is None,
     )
 
 
-def _record(app: Mapping[str, Any]) -> AppRecord | None:
+def _kept(app: Mapping[str, Any]) -> Any:
     for deployment in app["deployments"].values():
         config = (deployment.get("deployment_config") or {}).get("user_config")
         if isinstance(config, dict) and RECORD_KEY in config:
-            return AppRecord.model_validate(config[RECORD_KEY])
+            return config[RECORD_KEY]
     return None
+
+
+@functools.cache
+def _say_unreadable(app_id: str, deployed_at: float) -> None:  # noqa: ARG001 (once for each)
+    """Nothing of what it says: it may carry values."""
+    log.warning("app=%s carries a record that this release cannot read; it is taken for another's", app_id)
 
 
 def _deployment(name: str, one: Mapping[str, Any]) -> DeploymentState:

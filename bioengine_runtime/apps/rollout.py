@@ -23,6 +23,8 @@ def check(
     `adopts` is the owner, a person, that it is taken over from."""
     record = running.record if running else None
     if running and running.status != "DELETING":
+        if running.unreadable:
+            raise Refused(f"{app_id} was deployed by another release of the worker, which alone can read its record")
         if record is None:
             raise Refused(f"{app_id} runs in Ray Serve, but was not deployed by a BioEngine worker")
         if record.worker != worker:

@@ -20,7 +20,7 @@ from bioengine_runtime.apps.judging import FAILING, LOG_LINES, Asking, Failed, S
 from bioengine_runtime.apps.logs import read_logs
 from bioengine_runtime.apps.prepare import Places
 from bioengine_runtime.apps.probing import Probes
-from bioengine_runtime.apps.record import AppRecord, Replica, Running
+from bioengine_runtime.apps.record import AppRecord, Replica, Running, all_readable
 from bioengine_runtime.apps.sweeping import Sweeper
 from bioengine_runtime.contract.status import Rejection
 
@@ -93,8 +93,9 @@ class Watcher:
             except Exception:  # one app's trouble is no other's
                 log.exception("app=%s could not be looked after; trying again", app_id)
         self._redeploys.forget_all_but(apps)
-        await self._sweeper.sweep(apps)
-        self._disks.sweep(apps)
+        if all_readable(apps.values()):
+            await self._sweeper.sweep(apps)
+            self._disks.sweep(apps)
         await self._tell(apps)
         return busy or any(running.status in ("DEPLOYING", "DELETING") for running in apps.values())
 

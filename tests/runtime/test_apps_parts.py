@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from bioengine_runtime.apps.errors import BadApp, Refused
 from bioengine_runtime.apps.judging import Failed, Settled, Waiting, judge, lines_of, reason_of
 from bioengine_runtime.apps.layer import layer_path, packages_in
 from bioengine_runtime.apps.package import MAX_BYTES, pack, unpack
-from bioengine_runtime.apps.record import AppRecord, DeploymentState, Replica, Running
+from bioengine_runtime.apps.record import (
+    RECORD_KEY,
+    AppRecord,
+    DeploymentState,
+    Replica,
+    Running,
+    all_readable,
+    running_of,
+)
 from bioengine_runtime.apps.requirements import doubts, lacks, packages_of, resources, total, wanted
 from bioengine_runtime.apps.rollout import Facts, check, next_record
 from bioengine_runtime.apps.secrets import complete, sealed_for
@@ -348,6 +357,35 @@ def test_a_change_that_is_due_is_not_refused():
     check("plain", a_running(record, "DELETING"), owner="somebody", expected="", worker=WORKER)
     with pytest.raises(Refused, match="was not deployed by a BioEngine worker"):
         check("plain", a_running(None), owner="test-cluster", expected=None, worker=WORKER)
+    with pytest.raises(Refused, match="deployed by another release"):
+        unread = replace(a_running(None), unreadable=True)
+        check("plain", unread, owner="test-cluster", expected=None, worker=WORKER)
+
+
+def as_serve_says(kept: dict[str, Any] | None) -> dict[str, Any]:
+    config = {"user_config": kept and {RECORD_KEY: kept}}
+    deployments = {"Main": {"status": "HEALTHY", "deployment_config": config}}
+    return {"status": "RUNNING", "deployments": deployments, "last_deployed_time_s": 1.0}
+
+
+def test_a_record_that_this_release_cannot_read_hides_its_own_app_only_and_says_nothing_of_it(
+    caplog: pytest.LogCaptureFixture,
+):
+    written = a_record().model_dump(mode="json")
+    theirs = {**written, "spec": {**written["spec"], "of_tomorrow": "sesame"}}
+    kept = {"unread": theirs, "broken": {"worker": "sesame"}, "ours": written, "foreign": None}
+    apps = {app_id: running_of(app_id, as_serve_says(record)) for app_id, record in kept.items()}
+    assert [app_id for app_id, running in apps.items() if running.record] == ["ours"]
+    assert [app_id for app_id, running in apps.items() if running.unreadable] == ["unread", "broken"]
+    assert "app=unread" in caplog.text and "sesame" not in caplog.text
+    running_of("unread", as_serve_says(theirs))
+    assert caplog.text.count("app=unread") == 1  # it is asked every few seconds
+    assert not all_readable(apps.values()) and all_readable([apps["ours"], apps["foreign"]])
+
+
+def test_what_a_later_release_has_added_to_a_record_is_not_read():
+    written = a_record().model_dump(mode="json")
+    assert running_of("plain", as_serve_says({**written, "of_tomorrow": 1})).record == a_record()
 
 
 def test_what_a_version_may_go_back_to_is_not_swept():
