@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.status import Prepared
 from reconciler.errors import Unreachable
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.steps import (
@@ -31,6 +34,13 @@ from reconciler.ports import Hypha, Progress, Secrets, SecretUnavailable, StepFa
 from reconciler.slots import Slots
 
 log = logging.getLogger(__name__)
+
+PATIENCE_S = 20.0
+"""So long a pass that others follow waits for an environment; nothing else is looked at meanwhile."""
+
+
+class StillGoing(Exception):
+    """A step is not done, and goes on without us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +78,14 @@ async def go_on(step: Step) -> str:  # noqa: ARG001
 @dataclass(frozen=True, slots=True)
 class Means:
     """What steps are done with: the outside, the bytes of git's blobs, and the folders' manifests by tree. `brake` is
-    asked before each step: "", or why it may not begin."""
+    asked before each step: "", or why it may not begin. `patience_s`: what takes longer is left to a later pass."""
 
     hypha: Hypha
     secrets: Secrets
     read: Callable[[str], bytes]
     manifests: Mapping[str, Mapping[str, Any]]
     brake: Callable[[Step], Awaitable[str]] = go_on
+    patience_s: float = math.inf
 
 
 def manifests_of(desired: DesiredState) -> Mapping[str, Mapping[str, Any]]:
@@ -90,9 +101,8 @@ async def apply(plan: Plan, means: Means, *, parallel: int, tell: Tell) -> tuple
 
     async def run(step: Step) -> Outcome:
         needed = [await ended[address] for address in step.needs]
-        missing = next((outcome for outcome in needed if outcome.result is not Result.DONE), None)
-        if missing:
-            outcome = Outcome(step.address, Result.SKIPPED, f"needs {missing.address}, which {_became(missing)}")
+        if missing := [outcome for outcome in needed if outcome.result is not Result.DONE]:
+            outcome = _left_out(step, missing)
         else:
             async with slots.taken(rank=depth[step.address]):
                 outcome = await _attempt(step, plan.cluster, means, tell)
@@ -121,6 +131,8 @@ async def _attempt(step: Step, owner: str, means: Means, tell: Tell) -> Outcome:
         tell(Started(step))
         message = await _do(step, owner, means, lambda text: tell(Progressed(step, text)))
         result = Result.DONE
+    except StillGoing as going:
+        result, message = Result.WAITING, str(going)
     except (StepFailed, SecretUnavailable) as error:
         result, message = Result.FAILED, str(error)
     except Unreachable as error:
@@ -143,7 +155,7 @@ async def _do(step: Step, owner: str, means: Means, progress: Progress) -> str:
             await artifacts.upload(upload, means.manifests[folder.tree], means.read, progress)
             return ""
         case PrepareRuntimeEnv(spec):
-            prepared = await runtime.prepare(spec, progress)
+            prepared = await _prepared(spec, means, progress)
             if not prepared.ok:
                 raise StepFailed(prepared.message or "the environment could not be built")
             return prepared.message
@@ -158,5 +170,20 @@ async def _do(step: Step, owner: str, means: Means, progress: Progress) -> str:
             assert_never(step.verb)
 
 
-def _became(outcome: Outcome) -> str:
-    return "was skipped" if outcome.result is Result.SKIPPED else "failed"
+async def _prepared(spec: AppSpec, means: Means, progress: Progress) -> Prepared:
+    begun = time.monotonic()
+    while not (prepared := await means.hypha.runtime.prepare(spec)).done:
+        message = prepared.message or "building the environment"
+        if time.monotonic() - begun >= means.patience_s:
+            raise StillGoing(f"{message}; the next pass asks again")
+        progress(message)
+    return prepared
+
+
+def _left_out(step: Step, missing: Sequence[Outcome]) -> Outcome:
+    """A step that needs these, which are not done: it waits if they all may be done yet."""
+    lost = next((outcome for outcome in missing if outcome.result is not Result.WAITING), None)
+    if lost is None:
+        return Outcome(step.address, Result.WAITING, f"needs {missing[0].address}, which is not done yet")
+    became = "was skipped" if lost.result is Result.SKIPPED else "failed"
+    return Outcome(step.address, Result.SKIPPED, f"needs {lost.address}, which {became}")

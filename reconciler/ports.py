@@ -62,8 +62,9 @@ class Runtime(Protocol):
         """What runs. Raises Unreachable."""
         ...
 
-    async def prepare(self, spec: AppSpec, progress: Progress) -> Prepared:
-        """Build the environment on every node that can host the app; returns when done. Raises Unreachable."""
+    async def prepare(self, spec: AppSpec) -> Prepared:
+        """Build the environment on every node that can host the app, or join who builds it already; returns when it is
+        done, or not done after some seconds: it goes on, and can be asked for again. Raises Unreachable."""
         ...
 
     async def apply(

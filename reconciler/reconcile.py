@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from reconciler.apply import Means, Tell, apply, manifests_of
+from reconciler.apply import PATIENCE_S, Means, Tell, apply, manifests_of
 from reconciler.brake import Brake
 from reconciler.errors import ReconcilerError, Unreachable
 from reconciler.history import entries_of
@@ -60,7 +61,8 @@ class Pass:
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
-        return tuple(outcome for outcome in self.outcomes if outcome.result is not Result.DONE)
+        """What will not be done without another try."""
+        return tuple(outcome for outcome in self.outcomes if outcome.result in (Result.FAILED, Result.SKIPPED))
 
 
 async def reconcile(
@@ -119,7 +121,8 @@ async def carry_out(
     holder = await _hold(world, seen.hypha) if do.steps else None
     against = _against(seen, clock, approved=approved)
     brake = Brake(world.lease, seen.hypha.memory, lambda: _newer_commit(world, seen, woken), against)
-    means = Means(seen.hypha, world.secrets, seen.tree.read, manifests_of(seen.desired), brake)
+    patience_s = PATIENCE_S if one_wave else math.inf
+    means = Means(seen.hypha, world.secrets, seen.tree.read, manifests_of(seen.desired), brake, patience_s)
     outcomes = await apply(do, means, parallel=seen.desired.cluster.policy.parallel, tell=tell)
     before = world.told.said
     done = Pass(seen, outcomes, drift.report(seen.plan, seen.live, outcomes, observed_at=_now()))

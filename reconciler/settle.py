@@ -54,7 +54,8 @@ class Waited:
 
     @property
     def ok(self) -> bool:
-        return not self.last.failed and all(a.verdict in (Verdict.HEALTHY, Verdict.GONE) for a in self.apps.values())
+        done = all(outcome.result is Result.DONE for outcome in self.last.outcomes)
+        return done and all(a.verdict in (Verdict.HEALTHY, Verdict.GONE) for a in self.apps.values())
 
 
 async def reconcile_until_settled(
@@ -78,7 +79,7 @@ async def reconcile_until_settled(
             return Waited(done, passes, apps)
         options = replace(options, tried=options.tried | wanted.keys())
         done = await reconcile(world, options, tell=tell, approved=approved)
-        passes += 1
+        passes += 0 if _goes_on(done) else 1  # to ask again undoes nothing
         wanted |= to_wait_for(done)
         if done.look.plan.empty and _waits(done.look.plan):
             await asyncio.sleep(every_s)
@@ -164,6 +165,11 @@ def _more_to_come(done: Pass) -> bool:
     """Whether another pass could do something that this one could not."""
     did_something = any(outcome not in done.failed for outcome in done.outcomes)
     return did_something or (not done.outcomes and _waits(done.look.plan))
+
+
+def _goes_on(done: Pass) -> bool:
+    """Whether something is being done over there that takes longer than one pass."""
+    return any(outcome.result is Result.WAITING for outcome in done.outcomes)
 
 
 def _waits(plan: Plan) -> bool:

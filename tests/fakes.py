@@ -160,7 +160,8 @@ class FakeArtifacts(Trouble):
 
 
 class FakeRuntime(Trouble):
-    """A worker whose apps come up at once, unless told: `bad` specs are rejected, `slow` ones stay on their way."""
+    """A worker whose apps come up at once, unless told: `bad` specs are rejected, `slow` ones stay on their way, and
+    `builds` says how often an app's environment is asked for before it is done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,6 +171,7 @@ class FakeRuntime(Trouble):
         self.bad: dict[str, str] = {}
         self.bad_environments: dict[str, str] = {}
         self.slow: set[str] = set()
+        self.builds: dict[str, int] = {}
         self.delay_s = 0.0
         self.at_work = 0
         self.most_at_work = 0
@@ -188,10 +190,12 @@ class FakeRuntime(Trouble):
             workers=self.workers,
         )
 
-    async def prepare(self, spec: AppSpec, progress: Progress) -> Prepared:
+    async def prepare(self, spec: AppSpec) -> Prepared:
         self.note("prepare", spec.app_id)
-        progress("building")
         await self._work()
+        if self.builds.get(spec.app_id, 0):
+            self.builds[spec.app_id] -= 1
+            return Prepared(done=False, message="building")
         reason = self.bad_environments.get(spec.app_id)
         return Prepared(ok=reason is None, message=reason or "", nodes=1)
 

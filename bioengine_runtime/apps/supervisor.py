@@ -90,7 +90,7 @@ class Supervisor:
         self._deployer = Deployer(self._look)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._fetched: Fresh[ArtifactFiles] = Fresh(FETCHED_FOR_S)
-        self._prepared: Fresh[Ready] = Fresh(READY_FOR_S)
+        self._prepared: Fresh[Ready] = Fresh(READY_FOR_S, keeps_failures=True)
         self._states = States()
         self._builders = Builders()
         self._watcher = Watcher(
@@ -118,10 +118,11 @@ class Supervisor:
             await asyncio.gather(self._watching, return_exceptions=True)
 
     async def prepare(self, spec: AppSpec, wait_s: float = 20.0) -> Prepared:
-        """Build what the app needs, everywhere it can run. Asking again while it builds joins the same build."""
+        """Build what the app needs, everywhere it can run. Asking again joins the same build, also one that has failed
+        while nobody waited for it; who asks after having heard of that has it built anew."""
         started = time.monotonic()
         try:
-            ready = await asyncio.wait_for(asyncio.shield(self._prepare(spec)), wait_s)
+            ready = await asyncio.wait_for(self._prepare(spec), wait_s)
             running = (await self._look()).get(spec.app_id)
             kept = running.record.secret_fingerprints if running and running.record else {}
             warnings = await self._fit(spec, kept, ready, running)
@@ -145,7 +146,7 @@ class Supervisor:
         asked_at = time.time()
         if await self._is_so(await self._running(spec.app_id), spec, fingerprints, provenance, expected):
             return False
-        ready = await asyncio.shield(self._prepare(spec))
+        ready = await self._prepare(spec)
         async with self._locks[spec.app_id]:
             running = await self._running(spec.app_id)  # begun after we hold the lock, so it knows all we did
             if await self._is_so(running, spec, fingerprints, provenance, expected):
@@ -210,11 +211,16 @@ class Supervisor:
         good = await asyncio.to_thread(marks.read_good, running.app_id)
         return failed_and_stays(running, rejected, good and good.release)
 
-    def _prepare(self, spec: AppSpec) -> asyncio.Task[Ready]:
-        """The build of this app: the one that runs, the one that is fresh, or a new one."""
+    async def _prepare(self, spec: AppSpec) -> Ready:
+        """What the build of this app gives: the one that runs, the one that is fresh, or a new one. It goes on when who
+        asked does not wait for it."""
         same_for_all = spec.model_copy(update={"app_id": ""})  # apps that differ in name alone need one build
         key = spec.artifact_id, same_for_all.code_digest()
-        return self._prepared.get(key, lambda: self._build(spec))
+        try:
+            return await asyncio.shield(self._prepared.get(key, lambda: self._build(spec)))
+        except Exception:  # it is heard of now, whatever it is
+            self._prepared.forget(lambda one: one == key)
+            raise
 
     async def _build(self, spec: AppSpec) -> Ready:
         place = spec.artifact_id, spec.version

@@ -16,12 +16,12 @@ from bioengine_runtime.contract.status import Prepared, Provenance, WorkerState
 from reconciler.adapters.hypha import HyphaSession, NoSuchService, RemoteError
 from reconciler.errors import Unreachable
 from reconciler.failpoint import side_effect
-from reconciler.ports import Progress, SecretValues, StepFailed
+from reconciler.ports import SecretValues, StepFailed
 
 Model = TypeVar("Model", bound=BaseModel)
 
 WAIT_S = 10.0
-"""Seconds one question about an environment may stay open before it is asked again."""
+"""Seconds one question about an environment may stay open."""
 LATE_S = 15.0
 """So much later than that it is lost: asked of a worker that was killed, and whose successor has its address."""
 
@@ -45,15 +45,11 @@ class WorkerRuntime:
         # Who it is, Hypha knows: a plan names the one who would be sent the secrets, whatever it calls itself.
         return _read(WorkerState, answer, self._service_id).model_copy(update={"service_id": self._met})
 
-    async def prepare(self, spec: AppSpec, progress: Progress) -> Prepared:
+    async def prepare(self, spec: AppSpec) -> Prepared:
         wanted = spec.model_dump(mode="json")
         with side_effect(f"prepare {spec.app_id}/prepare_app"):
-            while True:
-                answer = await self._ask("prepare_app", WAIT_S + LATE_S, spec=wanted, wait_s=WAIT_S)
-                prepared = _read(Prepared, answer, self._service_id)
-                if prepared.done:
-                    return prepared
-                progress(prepared.message or "building the environment")
+            answer = await self._ask("prepare_app", WAIT_S + LATE_S, spec=wanted, wait_s=WAIT_S)
+        return _read(Prepared, answer, self._service_id)
 
     async def apply(
         self, spec: AppSpec, secrets: SecretValues, provenance: Provenance, *, expected: str | None

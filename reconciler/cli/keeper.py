@@ -14,7 +14,7 @@ from reconciler.orders import Orders
 from reconciler.planning import backoff
 from reconciler.planning.memory import Entry
 from reconciler.planning.moments import next_moment
-from reconciler.planning.steps import Outcome, PlanOptions, Rest, Result
+from reconciler.planning.steps import Outcome, PlanOptions, Rest
 from reconciler.ports import World
 from reconciler.reconcile import Look, Pass, reconcile, tell_trouble
 from reconciler.steady import SteadySource
@@ -112,7 +112,7 @@ class Keeper:
     def _log(self, done: Pass) -> None:
         """Of each pass that did something or saw something new."""
         for outcome in done.outcomes:
-            log.log(logging.INFO if outcome.result is Result.DONE else logging.ERROR, "%s", _logged(outcome))
+            log.log(logging.ERROR if outcome in done.failed else logging.INFO, "%s", _logged(outcome))
         if (strangers := done.look.desired.strangers) != self._strangers:
             log.warning("event=no_right said_in=cluster.yaml of=%r", ", ".join(strangers))
             self._strangers = strangers

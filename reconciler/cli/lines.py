@@ -15,12 +15,18 @@ from reconciler.settle import Settled
 FORMAT_VERSION = "1.0"
 """Fields and events are only added while the first number stays."""
 
-_ENDED = {Result.DONE: "step_done", Result.FAILED: "step_failed", Result.SKIPPED: "step_skipped"}
+_ENDED = {
+    Result.DONE: "step_done",
+    Result.FAILED: "step_failed",
+    Result.SKIPPED: "step_skipped",
+    Result.WAITING: "step_waiting",
+}
 
 
 class JsonLines:
     """Tells of one apply. Each line has `format_version`, `time` (ISO 8601, UTC) and `event`: plan_started,
-    step_started, step_progress, step_done, step_failed, step_skipped, rolled_back, app_settled, summary."""
+    step_started, step_progress, step_done, step_failed, step_skipped, step_waiting (a later pass asks again),
+    rolled_back, app_settled, summary."""
 
     def __init__(self, screen: Screen, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._screen = screen

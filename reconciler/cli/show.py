@@ -22,7 +22,12 @@ from reconciler.planning.problems import Problem
 from reconciler.planning.shown import plain
 from reconciler.planning.steps import Outcome, Result
 
-MARKS = {Result.DONE: ("✔", "green"), Result.FAILED: ("✗", "red"), Result.SKIPPED: ("-", "yellow")}
+MARKS = {
+    Result.DONE: ("✔", "green"),
+    Result.FAILED: ("✗", "red"),
+    Result.SKIPPED: ("-", "yellow"),
+    Result.WAITING: ("◎", "cyan"),
+}
 UNFOLDED = 1000  # columns
 
 
@@ -173,7 +178,7 @@ def applied(outcomes: Sequence[Outcome]) -> str:
     """`Applied 4 of 6, 1 failed, 1 skipped.`"""
     counts = {result: sum(outcome.result is result for outcome in outcomes) for result in Result}
     parts = [f"Applied {counts[Result.DONE]} of {len(outcomes)} steps"]
-    parts += [f"{counts[result]} {result.value}" for result in (Result.FAILED, Result.SKIPPED) if counts[result]]
+    parts += [f"{number} {result.value}" for result, number in counts.items() if number and result is not Result.DONE]
     return ", ".join(parts) + "."
 
 

@@ -19,15 +19,18 @@ def wait_s(tries: int, shortest_s: float = SHORTEST_S) -> float:
 
 def after(before: Mapping[str, Rest], plan: Plan, outcomes: Iterable[Outcome], now: float) -> Mapping[str, Rest]:
     """Who rests from now on. What was done, or is asked for no more, rests no more."""
-    results = {outcome.address: outcome for outcome in outcomes}
+    outcomes = tuple(outcomes)
+    results, waiting = {outcome.address: outcome for outcome in outcomes}, untried(plan, outcomes)
     resting = {app_id: rest for app_id, rest in before.items() if any(held.app_id == app_id for held in plan.held)}
     for step in plan.steps:
         if not isinstance(step.verb, DeployApp | UpdateApp | StopApp) or step.app_id is None:
             continue
-        failed = _cause(step, plan, results)
+        failed, last = _cause(step, plan, results), before.get(step.app_id)
         if failed is None:
+            if last is not None and step.app_id in waiting:
+                resting[step.app_id] = last  # how often it failed is not forgotten while it is tried
             continue
-        digest, last = digest_of(step), before.get(step.app_id)
+        digest = digest_of(step)
         tries = last.tries + 1 if last and last.digest == digest else 1
         resting[step.app_id] = Rest(tries, now + wait_s(tries), digest, failed.message)
     return resting

@@ -133,6 +133,9 @@ def _app_of_step(step: Step, app_id: str, now: Health, results: Mapping[str, Out
     if outcome is None:
         return _app(app_id, "OutOfSync", now, "Drifted" if step.drift else "Changed", step.why, sort, step.changes)
     message = outcome.message or step.why
+    if outcome.result is Result.WAITING:
+        coming: Health = "Progressing" if now == "Missing" else now
+        return _app(app_id, "OutOfSync", coming, Reason.UPDATING.value, message, sort, step.changes)
     if outcome.result is not Result.DONE:
         return _app(app_id, "OutOfSync", now, outcome.result.value.capitalize(), message, sort, step.changes)
     after: Health = "Missing" if isinstance(step.verb, StopApp) else "Progressing"

@@ -274,16 +274,17 @@ class Plan:
 
 
 class Result(StrEnum):
-    """What became of a step."""
+    """What became of a step. WAITING: it goes on over there, or needs one that does; a later pass asks again."""
 
     DONE = "done"
     FAILED = "failed"
     SKIPPED = "skipped"
+    WAITING = "waiting"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one step; `message` says why it failed, or which failed step it needed."""
+    """What became of one step; `message` says why it failed, or which step it needed that is not done."""
 
     address: str
     result: Result

@@ -91,7 +91,7 @@ class Metrics:
         kinds = {step.address: KINDS[type(step.verb)] for step in done.look.plan.steps}
         for outcome in done.outcomes:
             self._steps.labels(kinds[outcome.address], outcome.result.value).inc()
-            if outcome.result is not Result.SKIPPED:
+            if outcome.result in (Result.DONE, Result.FAILED):
                 self._step_seconds.labels(kinds[outcome.address]).observe(outcome.seconds)
         self._newest.show(done)
         self._lease.set(done.look.live.remembered is not None)  # without what is remembered nobody may write

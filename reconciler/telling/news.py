@@ -9,7 +9,7 @@ from typing import Any, Literal
 from reconciler.planning.conditions import Type
 from reconciler.planning.plan_file import KINDS
 from reconciler.planning.shown import plain
-from reconciler.planning.steps import DeployApp, Result, StopApp, UpdateApp
+from reconciler.planning.steps import DeployApp, Reason, Result, StopApp, UpdateApp
 from reconciler.reconcile import Pass
 from reconciler.telling.forges import State
 
@@ -42,14 +42,17 @@ class Standing:
 
 
 def after(before: Standing, done: Pass) -> tuple[Standing, tuple[News, ...]]:
-    """How things stand after a pass, and what of it is new. What was not seen stays as it was."""
+    """How things stand after a pass, and what of it is new. What was not seen stays as it was, and what is being
+    mended fails until it is."""
     apps = {app["id"]: app for app in done.report["apps"]}
     causes = _causes(done)
     failing = {app_id: _why(app) for app_id, app in apps.items() if app_id in causes or _fails(app)}
     drifted = {app_id: str(app["class"]) for app_id, app in apps.items() if app["class"] in _DRIFT}
     for app_id, app in apps.items():
-        if app["sync"] == "Unknown" or app["health"] == "Unknown":
+        unknown = app["sync"] == "Unknown" or app["health"] == "Unknown"
+        if unknown or app["reason"] == Reason.UPDATING:
             failing.update({app_id: before.failing[app_id]} if app_id in before.failing else {})
+        if unknown:
             drifted.update({app_id: before.drifted[app_id]} if app_id in before.drifted else {})
     now = Standing(failing, drifted)
     return now, tuple(_news(before, now, done, apps, causes))

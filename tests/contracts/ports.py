@@ -131,7 +131,7 @@ class RuntimeContract:
 
     async def test_what_is_applied_is_echoed(self, runtime: Runtime, spec: AppSpec) -> None:
         provenance = self.provenance()
-        prepared = await runtime.prepare(spec, lambda _: None)
+        prepared = await runtime.prepare(spec)
         assert prepared.done and prepared.ok, prepared.message
         await runtime.apply(spec, SecretValues(), provenance, expected="")
         app = {app.app_id: app for app in (await runtime.observe()).apps}[spec.app_id]

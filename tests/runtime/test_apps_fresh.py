@@ -47,3 +47,27 @@ async def test_a_failure_is_not_kept() -> None:
         await fresh.get("key", work)
     work.fails = False
     assert await fresh.get("key", work) == 2
+
+
+async def test_a_result_is_kept_from_its_end_on_however_long_it_took() -> None:
+    work, fresh = Work(), Fresh[int](0.2)
+    slow = fresh.get("key", lambda: after(0.3, work))
+    assert await slow == 1
+    assert await fresh.get("key", work) == 1
+
+
+async def test_a_failure_that_is_kept_is_told_until_it_is_forgotten() -> None:
+    work, fresh = Work(), Fresh[int](60, keeps_failures=True)
+    work.fails = True
+    fresh.get("key", work)
+    await asyncio.sleep(0.01)  # nobody waits for it
+    work.fails = False
+    with pytest.raises(ValueError, match="no"):
+        await fresh.get("key", work)
+    fresh.forget(lambda key: key == "key")
+    assert await fresh.get("key", work) == 2
+
+
+async def after(seconds: float, work: Work) -> int:
+    await asyncio.sleep(seconds)
+    return await work()
