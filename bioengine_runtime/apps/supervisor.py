@@ -167,9 +167,9 @@ class Supervisor:
             log.info("app=%s removed owner=%s", app_id, owner)
         self._watcher.wake()
 
-    async def states(self) -> list[AppState]:
-        """Every app in Serve; what this worker does not look after has no `spec`."""
-        return await self._states.of(await self._look(), self._worker)
+    async def states(self, running: Mapping[str, Running] | None = None) -> list[AppState]:
+        """Every app in Serve, or of these; what this worker does not look after has no `spec`."""
+        return await self._states.of(await self._look() if running is None else running, self._worker)
 
     async def running(self) -> dict[str, Running]:
         """Every application in Serve, those of other workers too."""
