@@ -125,7 +125,8 @@ def run(
     """Run an uploaded app, or update the one that runs under --app-id.
 
     An update keeps what you do not name: variables, secrets, tokens, parameters, GPU use. Only the version moves to the
-    newest, unless you name one. Callers are served throughout; a version that does not come up leaves the old one.
+    newest, unless you name one, and with it who may call the app, as its manifest says. Callers are served throughout;
+    a version that does not come up leaves the old one.
     With --env, the plain variables you give replace those it has; secrets you do not name stay.
 
     \b

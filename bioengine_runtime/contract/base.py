@@ -12,6 +12,9 @@ APP_ID_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
 ENTIRE = "*"
 """The key that stands for every deployment class (kwargs, env) or every method (authorized_users)."""
 
+OF_HYPHA = frozenset({"built-in", "default"})
+"""Services that every client of Hypha has; no app can have such an id."""
+
 AppId = Annotated[str, StringConstraints(pattern=APP_ID_PATTERN)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Revision40 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]

@@ -30,6 +30,9 @@ class Provenance(Closed):
     digest: str | None = Field(default=None, description="Of the spec that the owner asked for.")
     adopts: str | None = Field(default=None, description="Owner, a person, that the app was taken over from.")
     by: str | None = Field(default=None, description="Who did it by hand, id or e-mail; None: the owner itself.")
+    users_from_manifest: bool = Field(
+        default=False, description="Nobody but the manifest said who may call it, so that of the next version says it."
+    )
 
 
 class Rejection(Closed):

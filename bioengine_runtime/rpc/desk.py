@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from bioengine_runtime.apps.errors import Refused, UnknownApp
-from bioengine_runtime.apps.prepare import ArtifactFiles
+from bioengine_runtime.apps.fresh import Fresh
 from bioengine_runtime.apps.record import Running
 from bioengine_runtime.contract.base import ENTIRE
-from bioengine_runtime.contract.manifest import AuthorizedUsers
+from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.contract.status import PERSON, AppState, NodeState, Provenance
 from bioengine_runtime.rpc.access import Caller, is_admin, owns, users_of
 from bioengine_runtime.rpc.door import Invalid
-from bioengine_runtime.rpc.operations import Operations, WorkerFacts
+from bioengine_runtime.rpc.operations import Look, Operations, WorkerFacts
 from bioengine_runtime.rpc.status_view import app_status, not_running, unread, worker_status
 from bioengine_runtime.rpc.wishes import readable_id, resolve
 from bioengine_runtime.worker.pending import NOTHING, Pending
@@ -25,12 +25,14 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.3
 NODES_WITHIN_S = 10.0
+STRANGERS_SEE_S = 1.0
+"""How old what strangers are told may be."""
 
 
 class Store(Protocol):
     """Where app folders are kept."""
 
-    async def fetch(self, artifact_id: str, version: str) -> ArtifactFiles: ...
+    async def manifest(self, artifact_id: str, version: str) -> AppManifest: ...
     async def version(self, artifact_id: str, wanted: str | None) -> str: ...
     async def record(self, artifact_id: str) -> dict[str, Any]: ...
     async def all(self) -> dict[str, dict[str, Any]]: ...
@@ -69,6 +71,8 @@ class Desk:
         self._pending = pending
         self._admins = admins
         self._key = key
+        self._looks: Fresh[Look] = Fresh(STRANGERS_SEE_S)
+        self._clusters: Fresh[tuple[list[NodeState], Pending]] = Fresh(STRANGERS_SEE_S)
 
     async def upload(
         self, caller: Caller, files: list[dict[str, Any]], workspace: str | None, hypha_token: str | None
@@ -109,32 +113,59 @@ class Desk:
         log.info("event=version_deleted artifact=%s version=%s by=%s", full_id, version, caller.name())
 
     async def deploy(self, caller: Caller, wish: dict[str, Any]) -> str:
-        states = await self._by_id()
         artifact_id = self._artifact_id(wish["artifact_id"])
         version = await self._store.version(artifact_id, wish.get("version"))
-        app_id = wish.get("application_id") or readable_id(states)
-        running = states.get(app_id)
+        app_id = wish.get("application_id") or readable_id(await self._by_id())
+        running = await self._running(app_id)
+        while True:
+            try:
+                changed = await self._apply(caller, wish, app_id, artifact_id, version, running)
+                break
+            except Refused:
+                before, running = running, await self._running(app_id)
+                if _digest(before) == _digest(running):
+                    raise  # else somebody came in between, and what is left out is taken from what they made of it
+        what = "deployed" if changed else "unchanged"
+        log.info("event=%s app=%s artifact=%s version=%s by=%s", what, app_id, artifact_id, version, caller.name())
+        return app_id
+
+    async def _apply(
+        self,
+        caller: Caller,
+        wish: Mapping[str, Any],
+        app_id: str,
+        artifact_id: str,
+        version: str,
+        running: AppState | None,
+    ) -> bool:
+        """Whether it changed anything. Raises Refused, too, when it is not this that runs any more."""
+        before = running.provenance if running else None
+        by_manifest = "authorized_users" not in wish and (before is None or before.users_from_manifest)
+        manifest = await self._store.manifest(artifact_id, version) if by_manifest else None
         wanted = resolve(
             wish,
             app_id=app_id,
             artifact_id=artifact_id,
             version=version,
-            default_users=[] if running else await self._users_of(artifact_id, version),
+            manifest_users=(manifest.authorized_users or []) if manifest else None,
             running=running,
             key=self._key,
         )
-        before = running.provenance if running else None
         if before is None or before.owner.startswith(PERSON):
-            owner = before.owner if before else caller.owner()
-            provenance = Provenance(owner=owner, source=artifact_id, commit=version, by=caller.name())
+            provenance = Provenance(
+                owner=before.owner if before else caller.owner(),
+                source=artifact_id,
+                commit=version,
+                by=caller.name(),
+                users_from_manifest=by_manifest,
+            )
         else:
             # What was deployed from git stays its owner's, and says from which commit: the owner sees that somebody
             # changed it since, and may undo it.
             provenance = before.model_copy(update={"by": caller.name()})
-        changed = await self._operations.apply(wanted.spec, wanted.secrets, wanted.fingerprints, provenance, None)
-        what = "deployed" if changed else "unchanged"
-        log.info("event=%s app=%s artifact=%s version=%s by=%s", what, app_id, artifact_id, version, caller.name())
-        return app_id
+        return await self._operations.apply(
+            wanted.spec, wanted.secrets, wanted.fingerprints, provenance, _digest(running)
+        )
 
     async def stop(self, caller: Caller, app_id: str) -> None:
         state = (await self._by_id()).get(app_id)
@@ -155,7 +186,8 @@ class Desk:
     async def app_status(
         self, caller: Caller, app_ids: list[str] | None, logs_tail: int, previous: int
     ) -> dict[str, Any]:
-        states, running = await self._by_id(), await self._operations.running()
+        seen = await self._seen_by(caller)
+        states, running = _by_id(seen), seen.running
         asked = list(dict.fromkeys(app_ids)) if app_ids is not None else list(states)
 
         insider = {app_id for app_id in asked if app_id in states and self._is_insider(caller, states[app_id])}
@@ -179,13 +211,13 @@ class Desk:
     async def status(self, caller: Caller) -> dict[str, Any]:
         """Also while Ray is away: then without nodes, and not ready."""
         facts, nodes, waiting = self._facts(), None, NOTHING
+        insider = is_admin(caller, self._admins())
         if facts.ray_reachable:
             try:
-                look = asyncio.gather(asyncio.to_thread(self._nodes), asyncio.to_thread(self._pending))
-                nodes, waiting = await asyncio.wait_for(look, NODES_WITHIN_S)
+                look = self._cluster() if insider else asyncio.shield(self._clusters.get("", self._cluster))
+                nodes, waiting = await look
             except Exception as error:  # whatever keeps Ray from answering, we can still say that it does not
                 log.warning("event=ray_silent error=%s", type(error).__name__)
-        insider = is_admin(caller, self._admins())
         return worker_status(facts, nodes, waiting, self._admins(), time.time(), insider=insider)
 
     async def _stop(self, caller: Caller, state: AppState) -> None:
@@ -215,14 +247,34 @@ class Desk:
 
     async def _by_id(self) -> dict[str, AppState]:
         """The apps of this worker; what else runs in Serve is not its to tell."""
-        return {state.app_id: state for state in await self._operations.states() if state.spec is not None}
+        return _by_id(await self._operations.look())
 
-    async def _users_of(self, artifact_id: str, version: str) -> AuthorizedUsers:
-        """Whom the author lets call the app: nobody, when the manifest does not say."""
-        return (await self._store.fetch(artifact_id, version)).manifest.authorized_users or []
+    async def _running(self, app_id: str) -> AppState | None:
+        """The app, unless it is about to be gone."""
+        state = (await self._by_id()).get(app_id)
+        return state if state and state.status != "DELETING" else None
+
+    async def _seen_by(self, caller: Caller) -> Look:
+        """Anybody may ask how apps are, as often as they like: strangers are told what was so a moment ago."""
+        if is_admin(caller, self._admins()):
+            return await self._operations.look()
+        return await asyncio.shield(self._looks.get("", self._operations.look))
+
+    async def _cluster(self) -> tuple[list[NodeState], Pending]:
+        look = asyncio.gather(asyncio.to_thread(self._nodes), asyncio.to_thread(self._pending))
+        return await asyncio.wait_for(look, NODES_WITHIN_S)
 
     def _artifact_id(self, text: str) -> str:
         return text if "/" in text else f"{self._facts().workspace}/{text}"
+
+
+def _by_id(look: Look) -> dict[str, AppState]:
+    return {state.app_id: state for state in look.states if state.spec is not None}
+
+
+def _digest(running: AppState | None) -> str:
+    """As `expected` has it: "" for none."""
+    return (running.digest or "") if running else ""
 
 
 def _needs(running: Running, artifact_id: str, version: str) -> bool:

@@ -15,6 +15,7 @@ import ray
 from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.apps.record import Running
 from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.base import OF_HYPHA
 from bioengine_runtime.contract.status import AppState, NodeState, Prepared, Provenance, WorkerMode, WorkerState
 from bioengine_runtime.gateway.names import RTC_SUFFIX, is_gateway, rtc_name
 
@@ -37,7 +38,7 @@ class Apps(Protocol):
         expected: str | None,
     ) -> bool: ...
     async def remove(self, app_id: str, *, owner: str, expected: str | None) -> None: ...
-    async def states(self) -> list[AppState]: ...
+    async def states(self, running: Mapping[str, Running]) -> list[AppState]: ...
     async def running(self) -> Mapping[str, Running]: ...
     def forget(self, artifact_id: str) -> None: ...
 
@@ -62,6 +63,14 @@ class WorkerFacts:
     """Startup application → why it could not be deployed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen at once: the apps, with where they are reached, and everything that is in Ray Serve."""
+
+    states: list[AppState]
+    running: Mapping[str, Running]
+
+
 class Operations:
     """Everything the reconciler's five methods do."""
 
@@ -81,7 +90,7 @@ class Operations:
 
     async def observe(self) -> WorkerState:
         facts = self._facts()
-        nodes, apps = await asyncio.gather(asyncio.to_thread(self._nodes), self.states())
+        nodes, look = await asyncio.gather(asyncio.to_thread(self._nodes), self.look())
         return WorkerState(
             service_id=facts.service_id,
             workspace=facts.workspace,
@@ -89,23 +98,24 @@ class Operations:
             bioengine_version=BIOENGINE_VERSION,
             ray_version=ray.__version__,
             nodes=nodes,
-            apps=apps,
+            apps=look.states,
             token_expires_at=facts.token_expires_at,
         )
 
-    async def states(self) -> list[AppState]:
-        """The apps, with where they are reached."""
-        states, service_ids, running = await asyncio.gather(self._apps.states(), self._offered(), self._apps.running())
-        return [
+    async def look(self) -> Look:
+        """All that there is to see of the apps, in one question to Ray Serve and one to the gateway."""
+        running, service_ids = await asyncio.gather(self._apps.running(), self._offered())
+        states = [
             state.model_copy(
                 update={
                     "service_id": service_ids.get(state.app_id),
                     "static_site_url": self._page(running.get(state.app_id), service_ids),
                 }
             )
-            for state in states
+            for state in await self._apps.states(running)
             if not is_gateway(state.app_id)
         ]
+        return Look(states, running)
 
     async def running(self) -> Mapping[str, Running]:
         """Everything in Ray Serve, as the supervisor sees it: apps of other workers and the gateways, too."""
@@ -160,6 +170,8 @@ def reserved(app_id: str, worker_service_id: str) -> str | None:
     """Why an app cannot have this id although it is written like one: somebody would be found by two services."""
     if app_id == worker_service_id.rsplit(":", 1)[-1]:
         return "is the name of the worker's own service"
+    if app_id in OF_HYPHA:
+        return "is the name of a service that every client of Hypha has"
     if app_id.endswith(RTC_SUFFIX):
         return f"ends with {RTC_SUFFIX}, as the WebRTC services of apps do"
     if is_gateway(app_id):

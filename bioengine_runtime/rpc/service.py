@@ -317,10 +317,10 @@ class WorkerService:
         """Deploy an app, or update the one with this id; answers the app id.
 
         Without an id it is a new app with an id of its own. An update takes what is left out from the app as it runs,
-        secrets and token included, but for the version: that is the newest, unless one is named. What runs exactly so
-        already is left alone, and tried again when it has failed. Kwargs and variables go by class name, `*` is every
-        class; a variable `_NAME` is the secret NAME. An app that names no authorized users is open to whoever deploys
-        it and to the worker's admins.
+        secrets and token included, but for the version: that is the newest, unless one is named. authorized_users are
+        those of the version's manifest until they are given here; an app that names none is open to whoever deploys it
+        and to the worker's admins. What runs exactly so already is left alone, and tried again when it has failed.
+        Kwargs and variables go by class name, `*` is every class; a variable `_NAME` is the secret NAME.
         scaling: class (`*` is every class) → {num_replicas} or {autoscaling_config: {min_replicas, max_replicas,
         target_ongoing_requests}}. proxy_memory_in_gb changes nothing: the apps of a worker share one gateway.
         """

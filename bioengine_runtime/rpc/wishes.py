@@ -70,13 +70,17 @@ def resolve(
     app_id: str,
     artifact_id: str,
     version: str,
-    default_users: AuthorizedUsers,
+    manifest_users: AuthorizedUsers | None,
     running: AppState | None,
     key: bytes,
 ) -> Resolved:
-    """The wish over what runs over the defaults. Raises Invalid naming the field."""
-    defaults: dict[str, Any] = {"authorized_users": default_users}
-    before = running.spec.model_dump(mode="json") if running and running.spec else defaults
+    """The wish over what runs over the defaults. Raises Invalid naming the field.
+
+    `manifest_users`: whom the manifest lets call it, when that is for the manifest to say; None keeps whom it was.
+    """
+    before: dict[str, Any] = running.spec.model_dump(mode="json") if running and running.spec else {}
+    if manifest_users is not None:
+        before["authorized_users"] = manifest_users
     held = {place: set(names) for place, names in before.get("secrets", {}).items()}
     env, secrets = split_secrets(wish.get("application_env_vars") or {}, held)
     if token := wish.get("hypha_token"):

@@ -12,9 +12,18 @@ from hypha_rpc import connect_to_server
 
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
+from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.hypha_session import HyphaSession
 from bioengine_runtime.rpc.access import Caller
-from bioengine_runtime.stored.app_folder import MAX_BYTES, MAX_FILES, check_size, inside, manifest_of, read_folder
+from bioengine_runtime.stored.app_folder import (
+    MANIFEST,
+    MAX_BYTES,
+    MAX_FILES,
+    check_size,
+    inside,
+    manifest_of,
+    read_folder,
+)
 from bioengine_runtime.stored.shelf import Shelf, is_missing, sizes, soon
 from bioengine_runtime.stored.transfer import TIMEOUT_S, download
 
@@ -37,6 +46,14 @@ class HyphaArtifacts:
 
     async def fetch(self, artifact_id: str, version: str) -> ArtifactFiles:
         """Every file of one version, with the manifest it carries. Raises UnknownApp or BadApp."""
+        files = await self._files(artifact_id, version)
+        return ArtifactFiles(artifact_id, version, manifest_of(files, f"{artifact_id} {version}"), files)
+
+    async def manifest(self, artifact_id: str, version: str) -> AppManifest:
+        """What one version says of itself. Raises UnknownApp or BadApp."""
+        return manifest_of(await self._files(artifact_id, version, only=MANIFEST), f"{artifact_id} {version}")
+
+    async def _files(self, artifact_id: str, version: str, only: str | None = None) -> dict[str, bytes]:
         manager = await self._manager()
         place = f"{artifact_id} {version}"
         try:
@@ -45,10 +62,9 @@ class HyphaArtifacts:
             raise _unknown(error, place) from None
         if sum(found.values()) > MAX_BYTES or len(found) > MAX_FILES:
             raise BadApp(f"{place} is larger than {MAX_BYTES // 1024**2} MB or {MAX_FILES} files")
-        paths = [inside(path) for path in found]
+        paths = [inside(path) for path in found if only in (None, path)]
         urls = await soon(manager.get_file(artifact_id, file_path=paths, version=version, silent=True)) if paths else {}
-        files = await download({path: urls[path] for path in paths})
-        return ArtifactFiles(artifact_id, version, manifest_of(files, place), files)
+        return await download({path: urls[path] for path in paths})
 
     async def version(self, artifact_id: str, wanted: str | None) -> str:
         """The name of a committed version: this one, or the newest. Raises UnknownApp saying which there are."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bioengine_runtime.apps.errors import Refused, UnknownApp
-from bioengine_runtime.apps.prepare import ArtifactFiles
 from bioengine_runtime.apps.record import AppRecord, DeploymentState, Replica, Running
+from bioengine_runtime.apps.rollout import check
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.contract.status import AppState, NodeState, Prepared, Provenance
@@ -37,6 +37,9 @@ class FakeApps:
         self.given: list[tuple[AppSpec, Provenance]] = []
         self.now = STARTED_AT + 1
         self.stay = False
+        self.looks = 0
+        self.meanwhile: list[Callable[[], Awaitable[object]]] = []
+        """What others do between a look and what is asked for then."""
 
     async def prepare(self, spec: AppSpec, wait_s: float) -> Prepared:
         raise NotImplementedError
@@ -47,11 +50,14 @@ class FakeApps:
         secrets: Any,  # noqa: ARG002
         fingerprints: Mapping[str, str],
         provenance: Provenance,
-        expected: str | None,  # noqa: ARG002
+        expected: str | None,
     ) -> bool:
+        if self.meanwhile:
+            await self.meanwhile.pop()()
         before = self.here.get(spec.app_id)
         if before and before.record and before.record.runs(spec.digest(), fingerprints):
             return False
+        check(spec.app_id, before, owner=provenance.owner, expected=expected, worker="")
         self.given.append((spec, provenance))
         self.here[spec.app_id] = a_running(spec, provenance, dict(fingerprints), self.now)
         return True
@@ -60,11 +66,12 @@ class FakeApps:
         if not self.stay:
             del self.here[app_id]
 
-    async def states(self) -> list[AppState]:
-        return [a_state(one) for one in self.here.values()]
+    async def states(self, running: Mapping[str, Running]) -> list[AppState]:
+        return [a_state(one) for one in running.values()]
 
     async def running(self) -> Mapping[str, Running]:
-        return self.here
+        self.looks += 1
+        return dict(self.here)
 
     def forget(self, artifact_id: str) -> None:
         self.forgotten.append(artifact_id)
@@ -82,10 +89,13 @@ class FakeStore:
     def __init__(self) -> None:
         self.versions = {"w/demo": ["1", "2"], "v/other": ["7"]}
         self.uploads: list[tuple[Any, ...]] = []
-        self.manifest = MANIFEST
+        self.manifest_now = MANIFEST
 
-    async def fetch(self, artifact_id: str, version: str) -> ArtifactFiles:
-        return ArtifactFiles(artifact_id, version, self.manifest, {})
+    def manifest_says(self, users: list[str]) -> None:
+        self.manifest_now = MANIFEST.model_copy(update={"authorized_users": users})
+
+    async def manifest(self, artifact_id: str, version: str) -> AppManifest:  # noqa: ARG002
+        return self.manifest_now
 
     async def version(self, artifact_id: str, wanted: str | None) -> str:
         return wanted or self.versions[artifact_id][-1]
@@ -139,6 +149,7 @@ def a_state(running: Running) -> AppState:
         status=running.status,
         message="said on 10.0.0.7",
         spec=record.spec,
+        digest=record.digest,
         secret_fingerprints=record.secret_fingerprints,
         provenance=record.provenance,
         started_at=record.started_at,
@@ -154,6 +165,7 @@ class World:
         self.offered: dict[str, str] = {}
         self.trouble: Exception | None = None
         self.waiting = Pending()
+        self.asked_nodes = 0
         operations = Operations(apps=self.apps, facts=self._facts, nodes=self._nodes, service_ids=self._offered)
         self.desk = Desk(
             operations=operations,
@@ -177,6 +189,7 @@ class World:
         return WorkerFacts(*known, **self.facts)
 
     def _nodes(self) -> list[NodeState]:
+        self.asked_nodes += 1
         if self.trouble:
             raise self.trouble
         return [NodeState(node_id="n", address="10.0.0.7", head=True, total={"CPU": 2}, free={"CPU": 0.5})]
@@ -237,13 +250,69 @@ async def test_an_update_by_hand_says_who_and_leaves_the_owner(world: World) -> 
 async def test_6_2_4_an_app_that_names_nobody_is_open_to_its_deployer_and_admins_only(world: World) -> None:
     await world.deploy(ANN)
     assert world.apps.given[0][0].authorized_users == []
-    world.store.manifest = MANIFEST.model_copy(update={"authorized_users": ["bob"]})
+    world.store.manifest_says(["bob"])
     await world.deploy(ANN, application_id="other")
     assert world.apps.given[1][0].authorized_users == ["bob"]
 
 
+async def test_who_may_call_is_what_the_new_manifest_says_unless_it_was_said_otherwise(world: World) -> None:
+    def users() -> Any:
+        return world.apps.given[-1][0].authorized_users
+
+    world.store.manifest_says(["*"])
+    await world.deploy(version="1")
+    world.store.manifest_says(["alice"])
+    await world.deploy(debug=True)
+    assert users() == ["alice"], "tightened in the manifest, which is the only place for it in a command"
+    await world.deploy(authorized_users=["bob"])
+    world.store.manifest_says(["*"])
+    await world.deploy(debug=False)
+    assert users() == ["bob"], "said at a deploy, so it is kept as everything that is left out"
+    spec, _ = world.apps.given[-1]
+    from_git = Provenance(owner="lab", source="https://git.example/lab/apps", commit="c0ffee")
+    world.apps.here["demo"] = a_running(spec, from_git, {}, world.apps.now)
+    await world.deploy(debug=True)
+    assert users() == ["bob"], "what git says of an app that it deployed is not for a manifest to change"
+
+
+async def test_two_who_update_one_app_at_once_both_get_what_they_asked_for(world: World) -> None:
+    await world.deploy()
+    secret = {"application_env_vars": {"*": {"_KEY": "s3cret"}}}
+    world.apps.meanwhile = [lambda: world.deploy(ANN, application_kwargs={"A": {"size": 3}})]
+    await world.deploy(ADMIN, **secret)
+    spec, _ = world.apps.given[-1]
+    assert (spec.kwargs, spec.secrets) == ({"A": {"size": 3}}, {"*": ["KEY"]})
+
+
+async def test_two_who_make_one_app_at_once_make_one(world: World) -> None:
+    world.apps.meanwhile = [lambda: world.deploy(ANN, debug=True)]
+    await world.deploy(ANN, max_ongoing_requests=3)
+    spec, provenance = world.apps.given[-1]
+    assert (spec.debug, spec.max_ongoing_requests, provenance.owner) == (True, 3, "user:ann")
+
+
+async def test_an_app_that_is_about_to_be_gone_leaves_nothing_to_the_next_of_its_name(world: World) -> None:
+    await world.deploy(application_env_vars={"*": {"_KEY": "s3cret"}}, debug=True)
+    world.apps.here["demo"] = replace(world.apps.here["demo"], status="DELETING")
+    await world.deploy(BOB)
+    spec, provenance = world.apps.given[-1]
+    assert (spec.secrets, spec.debug, provenance.owner) == ({}, False, "user:bob")
+
+
+async def test_strangers_cost_one_look_at_the_cluster_however_often_they_ask(world: World) -> None:
+    await world.deploy(ANN)
+    before = world.apps.looks
+    for _ in range(5):
+        await world.status(caller=BOB)
+        await world.desk.status(BOB)
+    assert (world.apps.looks - before, world.asked_nodes) == (1, 1)
+    await world.status()
+    await world.desk.status(ADMIN)
+    assert (world.apps.looks - before, world.asked_nodes) == (2, 2), "an admin sees what is so now, in one look"
+
+
 async def test_an_id_that_somebody_else_is_found_by_is_refused(world: World) -> None:
-    for app_id in ("bioengine-worker", "demo-rtc", "bioengine-gateway-0123abcd"):
+    for app_id in ("bioengine-worker", "demo-rtc", "bioengine-gateway-0123abcd", "built-in", "default"):
         with pytest.raises(Refused, match=f"{app_id} (is|ends).*give the app another id"):
             await world.deploy(application_id=app_id)
 
@@ -368,6 +437,9 @@ async def test_the_worker_tells_admins_more_than_others(world: World) -> None:
         assert status["ray_cluster"]["start_time"] == 7.0
         assert (status["geo_location"]["region"], status["geo_location"]["country_name"]) == ("X", None)
         assert "surprise" not in status["geo_location"]
+
+
+async def test_what_waits_for_resources_is_told_and_its_names_to_admins_only(world: World) -> None:
     replicas = Waiting({"GPU": 1.0}, 2, ("ServeReplica:demo:A",))
     world.waiting = Pending(actors=(replicas,), tasks=(Waiting({"CPU": 4.0}, 3),))
     admin, bob = [(await world.desk.status(one))["ray_cluster"]["cluster"] for one in (ADMIN, BOB)]

@@ -22,7 +22,7 @@ def a_wish(running: AppState | None = None, **wish: Any) -> Resolved:
         app_id="demo",
         artifact_id="w/demo",
         version="2",
-        default_users=["*"],
+        manifest_users=None if running else ["*"],
         running=running,
         key=KEY,
     )
