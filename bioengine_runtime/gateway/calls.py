@@ -44,6 +44,8 @@ class AppCalls:
         self, offer: Offer, admins: Callable[[], Collection[str]], service_id: Callable[[str], str], callers: Callers
     ) -> None:
         self.offer = offer
+        self.told: Offer | None = None
+        """What Hypha has been told of the app."""
         self._at_work: set[object] = set()
         self.takes_peers = False
         """Whether the service that opens WebRTC connections is registered."""
@@ -66,6 +68,8 @@ class AppCalls:
         before, self.offer = self.offer, offer
         if offer.entry != before.entry:
             self._handles.clear()
+        if offer.ice_servers != before.ice_servers:
+            self.takes_peers = False  # Hypha is to be told them
         if offer.code_digest != before.code_digest:
             self._streams.clear()
             self._takes_messages = True

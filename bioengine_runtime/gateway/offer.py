@@ -18,6 +18,9 @@ APP_TYPE = "bioengine-app"
 OWN_METHODS = ("get_load", "get_num_pcs", "get_rtc_service_id")
 SERVICE_FIELDS = frozenset({"id", "name", "type", "description", "config", "docs", "app_id", "service_schema"})
 
+LONGEST_DESCRIPTION = 1024
+"""In characters; Hypha refuses a service with a longer one."""
+
 
 @dataclass(frozen=True, slots=True)
 class OfferedMethod:
@@ -73,7 +76,7 @@ def _offer(running: Running, record: AppRecord) -> Offer:
         entry=record.entry,
         code_digest=record.code_digest,
         name=record.name,
-        description=record.description,
+        description=_shortened(record.description),
         methods=tuple(
             _method(one["name"], one["schema"]) for one in record.methods if one["name"] not in SERVICE_FIELDS
         ),
@@ -82,6 +85,11 @@ def _offer(running: Running, record: AppRecord) -> Offer:
         capacity=record.capacity * max(_replicas(running, record.entry), 1),
         ice_servers=tuple(record.spec.ice_servers),
     )
+
+
+def _shortened(description: str) -> str:
+    """As much as Hypha takes; the app's artifact has all of it."""
+    return description if len(description) <= LONGEST_DESCRIPTION else description[: LONGEST_DESCRIPTION - 1] + "…"
 
 
 def _method(name: str, schema: dict[str, Any]) -> OfferedMethod:

@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bioengine_runtime.apps.record import Running, read_records
-from bioengine_runtime.gateway.calls import AppCalls
+from bioengine_runtime.apps.record import read_records
 from bioengine_runtime.gateway.lease import Lease
-from bioengine_runtime.gateway.names import gateway_app, rtc_name
-from bioengine_runtime.gateway.offer import offer
+from bioengine_runtime.gateway.names import gateway_app
+from bioengine_runtime.gateway.services import Services
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
 from bioengine_runtime.rpc.callers import Callers
 
@@ -41,11 +40,11 @@ class Gateway:
         address = HyphaAddress(server_url, workspace, Path(token_file), client_id, message_rate)
         self._session = HyphaSession(address)
         self._callers = Callers(self._session.ping)
-        self._calls: dict[str, AppCalls] = {}
+        self._services = Services(worker_service_id, self._session, lambda: self._admins, self._callers)
         self._admins: tuple[str, ...] = ()
         self._looking = asyncio.Lock()
         self._lease = Lease(gateway_app(worker_service_id))
-        self._retired = False
+        self._retiring: asyncio.Task[None] | None = None
         self._life = asyncio.create_task(self._live(), name="gateway-life")
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -59,7 +58,7 @@ class Gateway:
         return {service: self._session.service_id(service) for service in self._session.services()}
 
     def check_health(self) -> None:
-        if self._life.done() and not self._retired:
+        if self._life.done() and self._retiring is None:
             raise RuntimeError("the gateway no longer follows the apps")
         if self._session.has_died:
             raise RuntimeError("the gateway's connection to Hypha has ended")
@@ -91,18 +90,21 @@ class Gateway:
                 await asyncio.sleep(1.0)
 
     async def _retire(self) -> None:
+        """Once, however many ask, and to its end: Serve cancels one of those who wait for it."""
+        if self._retiring is None:
+            self._retiring = asyncio.create_task(self._hand_over(), name="gateway-retiring")
+        await asyncio.shield(self._retiring)
+
+    async def _hand_over(self) -> None:
         """Calls in flight may finish first, new ones are still answered; then the client id is free for the next."""
-        if self._retired:
-            return
-        self._retired = True
         # Looked at once in a process's life; an event would cost every call. A call ends before its answer is sent.
         now = busy = time.monotonic()
         deadline = now + DRAIN_S
         while now - busy < QUIET_S and now < deadline:
             await asyncio.sleep(QUIET_S / 5)
             now = time.monotonic()
-            busy = now if any(calls.in_flight for calls in self._calls.values()) else busy
-        await asyncio.gather(*(calls.peers.close() for calls in self._calls.values() if calls.peers is not None))
+            busy = now if self._services.in_flight else busy
+        await self._services.close_peers()
         await self._session.stop()
         await self._lease.let_go()
         log.info("event=retired")
@@ -118,51 +120,5 @@ class Gateway:
     async def _look(self) -> None:
         async with self._looking:
             apps = await read_records()
-            if gateway_app(self._worker) not in apps:
-                return  # an answer without ourselves is no answer: nothing is withdrawn because of it
-            for running in apps.values():
-                await self._offer(running)
-            for app_id in self._calls.keys() - apps.keys():
-                await self._withdraw(app_id)
-            for app_id, calls in self._calls.items():
-                await self._follow_peers(calls, wanted=rtc_name(app_id) not in self._calls)
-
-    async def _offer(self, running: Running) -> None:
-        calls = self._calls.get(running.app_id)
-        wanted = offer(running, worker=self._worker, offered=calls is not None)
-        if wanted is None:
-            await self._withdraw(running.app_id)
-        elif calls is None:
-            calls = AppCalls(wanted, lambda: self._admins, self._session.service_id, self._callers)
-            await self._session.put(calls.service())
-            self._calls[running.app_id] = calls
-            log.info("event=app_offered app=%s methods=%d", running.app_id, len(wanted.methods))
-        elif wanted != calls.offer:
-            before = calls.offer
-            calls.take_over(wanted)
-            if not wanted.looks_like(before):
-                await self._session.put(calls.service())
-            if wanted.ice_servers != before.ice_servers:
-                calls.takes_peers = False  # to be told to Hypha again
-            log.info("event=app_changed app=%s told_hypha=%s", running.app_id, not wanted.looks_like(before))
-
-    async def _follow_peers(self, calls: AppCalls, *, wanted: bool) -> None:
-        """Take WebRTC connections and close those that have gone. An app of the same name as the service goes first."""
-        if calls.peers is None:
-            return
-        if wanted and not calls.takes_peers:
-            calls.takes_peers = True
-            await self._session.put(calls.rtc_service())
-        elif calls.takes_peers and not wanted:
-            calls.takes_peers = False
-        await calls.peers.sweep()
-
-    async def _withdraw(self, app_id: str) -> None:
-        if app_id in self._calls:
-            await self._session.withdraw(app_id)
-            calls = self._calls.pop(app_id)
-            if calls.takes_peers and rtc_name(app_id) not in self._calls:
-                await self._session.withdraw(rtc_name(app_id))
-            if calls.peers is not None:
-                await calls.peers.close()
-            log.info("event=app_withdrawn app=%s", app_id)
+            if gateway_app(self._worker) in apps:  # an answer without ourselves is none: nothing is withdrawn then
+                await self._services.follow(apps)

@@ -94,3 +94,10 @@ def test_hypha_is_told_only_when_what_callers_see_has_changed() -> None:
 def test_a_method_named_like_a_field_of_the_service_does_not_replace_it() -> None:
     offered = offer(a_running(a_record("id", "config", "run")), worker=WORKER, offered=False)
     assert offered is not None and [one.name for one in offered.methods] == ["run"]
+
+
+@pytest.mark.parametrize(("long", "offered_as"), [("x" * 1024, "x" * 1024), ("x" * 1025, "x" * 1023 + "…")])
+def test_hypha_is_told_as_much_of_a_description_as_it_takes(long: str, offered_as: str) -> None:
+    record = a_record("run").model_copy(update={"description": long})
+    offered = offer(a_running(record), worker=WORKER, offered=False)
+    assert offered is not None and offered.description == offered_as
