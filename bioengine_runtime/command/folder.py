@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,17 @@ class AppFolder:
 
 def read_app_folder(folder: Path) -> AppFolder:
     """Everything in the folder, checked. Raises BadFolder."""
-    if not folder.is_dir():
-        raise BadFolder([f"{folder} is {'a file, not a folder' if folder.exists() else 'not there'}"])
+    try:
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise BadFolder([f"{folder} is a file, not a folder"])
+    except FileNotFoundError:
+        raise BadFolder([f"{folder} is not there"]) from None
+    except OSError as error:
+        raise BadFolder([_unread(folder, error)]) from None
     files, problems = _read_files(folder)
     if MANIFEST not in files:
+        if any(problem.startswith(f"{MANIFEST} ") for problem in problems):
+            raise BadFolder(problems)
         near = [name for name in files if name.lower() in ("manifest.yaml", "manifest.yml", "manifest.json")]
         rename = f"; rename {near[0]} to {MANIFEST}" if near else ""
         raise BadFolder([*problems, f"{folder} has no {MANIFEST}{rename}"])
@@ -81,35 +89,55 @@ def read_app_folder(folder: Path) -> AppFolder:
 def _read_files(folder: Path) -> tuple[dict[str, bytes], list[str]]:
     """Files by their path in the folder, in order. What is beyond a limit is not read."""
     problems: list[str] = []
-    paths = sorted(_walk(folder, problems))
-    sizes = {path: path.stat().st_size for path in paths}
-    if len(paths) > MAX_FILES:
-        problems.append(f"{folder} has {len(paths)} files; at most {MAX_FILES} can be uploaded: keep data outside")
+    sizes = dict(_walk(folder, problems))
+    if len(sizes) > MAX_FILES:
+        problems.append(f"{folder} has {len(sizes)} files; at most {MAX_FILES} can be uploaded: keep data outside")
     if (total := sum(sizes.values())) > MAX_BYTES:
-        largest = max(paths, key=lambda path: sizes[path])
+        largest = max(sizes, key=lambda path: sizes[path])
         problems.append(
             f"{folder} has {_mib(total)} of files (largest: {largest.relative_to(folder)}, {_mib(sizes[largest])}); "
             f"at most {_mib(MAX_BYTES)} can be uploaded: keep weights and data outside, and load them in async_init"
         )
-    if len(paths) > MAX_FILES or total > MAX_BYTES:
+    if len(sizes) > MAX_FILES or total > MAX_BYTES:
         raise BadFolder(problems)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}, problems
+    files: dict[str, bytes] = {}
+    for path in sorted(sizes):
+        inside = path.relative_to(folder)
+        try:
+            files[inside.as_posix()] = path.read_bytes()
+        except OSError as error:
+            problems.append(_unread(inside, error))
+    return files, problems
 
 
-def _walk(folder: Path, problems: list[str]) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
+def _walk(folder: Path, problems: list[str]) -> Iterator[tuple[Path, int]]:
+    """Every file and its size in bytes. What cannot be looked at is a problem: left out, the app would lack it."""
+
+    def unread(error: OSError) -> None:
+        problems.append(_unread(Path(error.filename).relative_to(folder), error))
+
+    for place, folders, names in os.walk(folder, onerror=unread):
         folders[:] = sorted(set(folders) - LEFT_OUT)
         for name in sorted([*folders, *names]):
             path = Path(place, name)
             inside = path.relative_to(folder).as_posix()
-            if path.is_symlink():
+            try:
+                found = path.lstat()
+            except OSError as error:
+                unread(error)
+                continue
+            if stat.S_ISLNK(found.st_mode):
                 problems.append(f"{inside} is a symbolic link; replace it by the file itself")
             elif "\\" in inside or not inside.isprintable():
                 problems.append(f"{inside!r} has a character that no path in an app may have; rename it")
-            elif path.is_file():
-                yield path
-            elif not path.is_dir():
+            elif stat.S_ISREG(found.st_mode):
+                yield path, found.st_size
+            elif not stat.S_ISDIR(found.st_mode):
                 problems.append(f"{inside} is neither a file nor a folder; remove it")
+
+
+def _unread(path: Path, error: OSError) -> str:
+    return f"{path} cannot be read: {error.strerror}; make it readable for you, or move it out of the folder"
 
 
 def _item(name: str, content: bytes) -> Item:

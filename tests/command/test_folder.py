@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +78,29 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
 def test_a_fault_of_the_code_is_found_without_running_it(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     (problem,) = problems_of(a_folder(tmp_path, **{"demo.py": CODE.replace(*change)}))
     assert said in problem
+
+
+def test_what_cannot_be_read_is_said_and_never_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = a_folder(tmp_path, **{"closed/model.py": "x", "secret.txt": "x"})
+    look, read = os.scandir, Path.read_bytes
+
+    def no_look(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path)
+
+    def no_read(path: Path) -> bytes:
+        if path.name in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    closed = {"secret.txt"}
+    monkeypatch.setattr(os, "scandir", no_look)
+    monkeypatch.setattr(Path, "read_bytes", no_read)
+    fix = "cannot be read: Permission denied; make it readable for you, or move it out of the folder"
+    assert problems_of(folder) == [f"closed {fix}", f"secret.txt {fix}"]
+    closed = {"manifest.yaml"}
+    assert problems_of(folder) == [f"closed {fix}", f"manifest.yaml {fix}"]
 
 
 def test_a_manifest_with_aliases_is_refused_here_as_it_is_there(tmp_path: Path) -> None:
