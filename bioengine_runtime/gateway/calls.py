@@ -259,9 +259,13 @@ def _own(method: Remote) -> Remote:
 
 
 def _as_the_app_raised(error: Exception, app_id: str) -> Exception:
-    """The app's own exception, or that there is no answer, and why."""
+    """The app's own exception, or that there is no answer. Ray's own words stay here: they name nodes and addresses."""
     error = under_ray(error)
-    if isinstance(error, RayError | AioRpcError):
-        why = error.details() if isinstance(error, AioRpcError) else str(error)
-        return RuntimeError(f"{app_id} could not answer: {last_line(why or '') or type(error).__name__}")
-    return error
+    if not isinstance(error, RayError | AioRpcError):
+        return error
+    is_grpc = isinstance(error, AioRpcError)
+    kind, why = (error.code().name, error.details()) if is_grpc else (type(error).__name__, str(error))
+    log.warning("event=not_answered app=%s kind=%s why=%r", app_id, kind, last_line(why or "")[:500])
+    return RuntimeError(
+        f"{app_id} could not answer: its replica, or the way to it, was lost ({kind}); the call may have run or not"
+    )

@@ -63,12 +63,13 @@ async def ensure_gateway(settings: GatewaySettings, admins: Sequence[str]) -> No
 
 async def refresh_gateway(worker_service_id: str, timeout_s: float = 10.0) -> dict[str, str]:
     """Have the gateway look now; app id → full Hypha service id. Raises TimeoutError when it does not answer."""
-    handle = serve.get_deployment_handle(GATEWAY_DEPLOYMENT, app_name=gateway_app(worker_service_id))
-    return await asyncio.wait_for(_ask(handle), timeout_s)
 
+    def ask() -> Any:
+        handle: Any = serve.get_deployment_handle(GATEWAY_DEPLOYMENT, app_name=gateway_app(worker_service_id))
+        return handle.refresh.remote()
 
-async def _ask(handle: Any) -> dict[str, str]:
-    return await handle.refresh.remote()
+    async with asyncio.timeout(timeout_s):
+        return await (await in_serve_thread(ask))
 
 
 def _deployment(settings: GatewaySettings, admins: Sequence[str]) -> serve.Deployment:

@@ -8,6 +8,9 @@ from typing import Any
 import msgpack
 import numpy
 import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
+from ray.exceptions import ActorUnavailableError, RayError
 from ray.serve.exceptions import RayServeException
 
 from bioengine_runtime.apps.calling import FOR_GATEWAY, AsRaised
@@ -88,6 +91,8 @@ class Handle:
             args, kwargs = args
         if kwargs.get("fail"):
             raise AsRaised("NoSuchImage", "no image")
+        if "lost" in kwargs:
+            raise kwargs["lost"]
         return [*args, kwargs]
 
 
@@ -129,3 +134,24 @@ async def test_replicas_of_an_older_release_are_asked_as_they_know_it(monkeypatc
     handle.asked.clear()
     await say(app, 3)
     assert handle.asked[0] == ("gateway.say", False)
+
+
+def the_wire_broke() -> AioRpcError:
+    details = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.7:43211: Connection refused"
+    return AioRpcError(StatusCode.UNAVAILABLE, Metadata(), Metadata(), details=details)
+
+
+def a_node_went() -> RayError:
+    return ActorUnavailableError("worker on 10.0.0.7:43211 is gone", b"1" * 16)
+
+
+@pytest.mark.parametrize(
+    ("lost", "kind"), [(the_wire_broke(), "UNAVAILABLE"), (a_node_went(), "ActorUnavailableError")]
+)
+async def test_nobody_is_told_the_address_of_a_replica_that_was_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lost: Exception, kind: str
+) -> None:
+    caplog.set_level("WARNING", "ray.serve")
+    with pytest.raises(Exception, match=rf"talk could not answer: .* was lost \({kind}\)") as failed:
+        await say(an_app(monkeypatch, Handle()), lost=lost)
+    assert "10.0.0.7" not in str(failed.value) and "10.0.0.7" in caplog.text
