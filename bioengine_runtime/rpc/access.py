@@ -6,7 +6,7 @@ Law: a missing id or e-mail matches nothing, so `None` in a list opens nothing t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bioengine_runtime.contract.base import ENTIRE
@@ -23,25 +23,30 @@ class Caller:
     user_id: str | None
     email: str | None
     anonymous: bool = False
+    token_id: str | None = field(default=None, compare=False)
+    """The id of a token that Hypha made of another; `user_id` is whose it is."""
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any] | None) -> Caller:
         """The caller as Hypha names it; somebody unknown when the context says nothing usable.
 
-        A token that Hypha made of another has an id of its own; whose it is, Hypha says as `parent`.
+        A token that Hypha made of another has an id of its own; whose it is, Hypha says as `parent`. A list may know
+        it by either: what is made for one machine can be let in without its owner.
         """
         user = (context or {}).get("user")
         if not isinstance(user, Mapping):
             return cls(user_id=None, email=None, anonymous=True)
+        own, parent = _text(user.get("id")), _text(user.get("parent"))
         return cls(
-            user_id=_text(user.get("parent")) or _text(user.get("id")),
+            user_id=parent or own,
             email=_text(user.get("email")),
             anonymous=bool(user.get("is_anonymous", False)),
+            token_id=own if parent else None,
         )
 
     def names(self) -> frozenset[str]:
         """Everything a list may know this caller by; empty when there is nothing."""
-        return frozenset(name for name in (self.user_id, self.email) if name)
+        return frozenset(name for name in (self.user_id, self.email, self.token_id) if name)
 
     def owner(self) -> str:
         """The owner recorded for what this caller deploys."""

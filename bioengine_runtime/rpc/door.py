@@ -1,6 +1,7 @@
 """The door of a Hypha service: arguments are checked before anything runs, errors leave as one plain line.
 
-Law: no value that came in leaves again in an error or a log (it may be a secret); fields are named instead.
+Law: no value that came in leaves again in an error or a log (it may be a secret); fields are named instead. Of a fault
+strangers are told the type alone: its text may hold addresses.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Method = Callable[..., Awaitable[Any]]
 _MARK = "__exposed__"
+FAULT = "the worker could not answer; its admins are told more, and its log says where"
 
 
 class Invalid(ValueError):
@@ -146,12 +148,12 @@ def exposed(
 
 
 def remote_methods(
-    service: object, authorize: Callable[[Caller, str], None], callers: Callers
+    service: object, authorize: Callable[[Caller, str], None], is_insider: Callable[[Caller], bool], callers: Callers
 ) -> dict[str, Callable[..., Any]]:
     """The marked methods of an object as functions for hypha-rpc, each with its schema, under every name they have."""
     marked = {name: getattr(function, _MARK) for name, function in vars(type(service)).items() if _is_marked(function)}
     return {
-        spelling: _remote(spelling, getattr(service, name), how, authorize, callers)
+        spelling: _remote(spelling, getattr(service, name), how, authorize, is_insider, callers)
         for name, how in marked.items()
         for spelling in (name, how.also)
         if spelling
@@ -163,7 +165,12 @@ def _is_marked(function: object) -> bool:
 
 
 def _remote(
-    name: str, method: Method, how: Exposed, authorize: Callable[[Caller, str], None], callers: Callers
+    name: str,
+    method: Method,
+    how: Exposed,
+    authorize: Callable[[Caller, str], None],
+    is_insider: Callable[[Caller], bool],
+    callers: Callers,
 ) -> Callable[..., asyncio.Future[Any]]:
     model = arguments_model(method)
 
@@ -180,7 +187,9 @@ def _remote(
         except Exception as fault:
             # The traceback is for us; the message is left out of the log, it may quote what came in.
             log.error("event=fault method=%s error=%s", name, type(fault).__name__, exc_info=_where(fault))
-            raise
+            if is_insider(caller):
+                raise
+            raise named(type(fault).__name__, FAULT) from None
 
     def remote(*args: Any, context: dict[str, Any] | None = None, **kwargs: Any) -> asyncio.Future[Any]:
         doing = work(Caller.from_context(context), args, kwargs)

@@ -130,11 +130,14 @@ class WorkerService:
             "type": SERVICE_TYPE,
             "description": description,
             "config": {"visibility": "public", "require_context": True},
-            **remote_methods(self, self._authorize, self._callers),
+            **remote_methods(self, self._authorize, self._is_insider, self._callers),
         }
 
+    def _is_insider(self, caller: Caller) -> bool:
+        return is_admin(caller, self._admins())
+
     def _authorize(self, caller: Caller, method: str) -> None:
-        if not is_admin(caller, self._admins()):
+        if not self._is_insider(caller):
             raise PermissionError(f"{caller} may not call {method} of this worker; it takes an admin of the worker")
 
     @exposed(admin=True, refusals_are_values=True)
@@ -195,7 +198,7 @@ class WorkerService:
     @exposed()
     async def check_access(self, caller: Caller) -> bool:
         """Whether the caller is an admin of this worker."""
-        return is_admin(caller, self._admins())
+        return self._is_insider(caller)
 
     @exposed()
     async def list_datasets(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002

@@ -67,3 +67,10 @@ def test_identity_is_read_from_the_context_only_as_text() -> None:
 def test_who_comes_with_a_token_made_of_another_is_still_the_same_person() -> None:
     child = Caller.from_context({"user": {"id": "made-up", "parent": "user-alice", "email": "alice@lab.example"}})
     assert child == ALICE and owns(child, ALICE.owner())
+
+
+def test_a_token_made_of_another_is_let_in_by_its_own_id_too_and_acts_for_its_owner() -> None:
+    child = Caller.from_context({"user": {"id": "dusty-token-1", "parent": "user-alice"}})
+    assert may_call(child, "run", ["dusty-token-1"], []) and may_call(child, "run", ["user-alice"], [])
+    assert child.owner() == ALICE.owner()
+    assert not may_call(ALICE, "run", ["dusty-token-1"], [])

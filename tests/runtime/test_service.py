@@ -20,7 +20,7 @@ from bioengine_runtime.rpc.service import WorkerService
 ADMIN = {"user": {"id": "admin", "email": "admin@lab.example", "is_anonymous": False}}
 STRANGER = {"user": {"id": "bob", "email": "bob@lab.example", "is_anonymous": False}}
 SPEC = {"app_id": "demo", "artifact_id": "w/demo", "version": "1", "authorized_users": ["*"]}
-PROVENANCE = {"owner": "lab", "source": "git", "commit": "c0ffee"}
+PROVENANCE: dict[str, Any] = {"owner": "lab", "source": "git", "commit": "c0ffee"}
 
 FOR_ADMINS = (
     *("stop_worker", "get_logs", "run_code", "execute_python_code", "list_app_directories", "clear_app_directory"),
@@ -70,6 +70,7 @@ class FakeReconcilerSide:
 class FakePeopleSide:
     def __init__(self) -> None:
         self.wishes: list[dict[str, Any]] = []
+        self.trouble: Exception | None = None
 
     async def upload(
         self, caller: Caller, files: list[dict[str, Any]], workspace: str | None, hypha_token: str | None
@@ -100,6 +101,8 @@ class FakePeopleSide:
         return {"asked": [caller.user_id, app_ids, logs_tail, previous]}
 
     async def status(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002
+        if self.trouble:
+            raise self.trouble
         return {}
 
 
@@ -301,6 +304,19 @@ async def test_a_fault_that_quotes_a_secret_does_not_put_it_into_the_log(
     with pytest.raises(Exception, match="bad environment"):
         await apply(service)
     assert "event=fault method=apply_app" in caplog.text and "s3cret-value" not in caplog.text
+
+
+async def test_of_a_fault_strangers_are_told_the_type_alone(service: dict[str, Any], people: FakePeopleSide) -> None:
+    people.trouble = ConnectionError("no Ray head answers at 10.1.2.3:6379")
+    for context in (STRANGER, None):
+        with pytest.raises(Exception, match=r"^the worker could not answer; ") as caught:
+            await service["get_status"](context=context)
+        assert (type(caught.value).__name__, caught.value.__cause__) == ("ConnectionError", None)
+    with pytest.raises(Exception, match=r"^no Ray head answers at 10\.1\.2\.3:6379$"):
+        await service["get_status"](context=ADMIN)
+    people.trouble = Refused("4 uploads are under way")
+    with pytest.raises(Exception, match=r"^4 uploads are under way$"):
+        await service["get_status"](context=STRANGER)
 
 
 async def test_work_goes_on_when_the_caller_goes_away(service: dict[str, Any], reconciler: FakeReconcilerSide) -> None:
