@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -66,6 +68,22 @@ async def test_a_failure_that_is_kept_is_told_until_it_is_forgotten() -> None:
         await fresh.get("key", work)
     fresh.forget(lambda key: key == "key")
     assert await fresh.get("key", work) == 2
+
+
+class Large:
+    """A result whose end can be watched."""
+
+
+async def test_a_result_is_let_go_of_when_its_time_is_over_though_nobody_asks_again() -> None:
+    async def make() -> Large:
+        return Large()
+
+    fresh = Fresh[Large](0.05)
+    made = weakref.ref(await fresh.get("key", make))
+    assert made() is not None
+    await asyncio.sleep(0.1)
+    gc.collect()
+    assert made() is None
 
 
 async def after(seconds: float, work: Work) -> int:
