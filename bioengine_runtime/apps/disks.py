@@ -7,21 +7,16 @@ a replica that is still ending, a worker that starts anew and another cluster on
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 import shutil
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
-
-import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bioengine_runtime.apps.prepare import Places
 from bioengine_runtime.apps.record import Running
+from bioengine_runtime.on_node import alive_nodes, on_node
 
 EVERY_S = 3600.0
 KEPT_S = 24 * EVERY_S
@@ -62,28 +57,14 @@ def named_by(apps: Mapping[str, Running]) -> tuple[set[str], set[str] | None]:
 
 async def sweep_nodes(places: Places, code: Collection[str], layers: Collection[str] | None) -> None:
     """On every node that is alive. A node that does not answer is swept another time."""
-    nodes = [node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
+    nodes = [node["NodeID"] for node in await alive_nodes()]
     folders = {places.code: sorted(code), places.layers: None if layers is None else sorted(layers)}
-    swept = await asyncio.gather(*(_on_node(node, folders) for node in nodes), return_exceptions=True)
-    for node, gone in zip(nodes, swept, strict=True):
+    each = (on_node(node, sweep_here, folders, within_s=SWEEP_TIMEOUT_S) for node in nodes)
+    for node, gone in zip(nodes, await asyncio.gather(*each, return_exceptions=True), strict=True):
         if isinstance(gone, BaseException):
-            log.warning("node=%s not swept: %s", node[:8], type(gone).__name__)
+            log.warning("node=%s not swept: %s", node[:8], gone)
         elif gone:
             log.info("node=%s swept folders=%d", node[:8], len(gone))
-
-
-async def _on_node(node_id: str, folders: Mapping[str, list[str] | None]) -> list[str]:
-    where = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    reference = _task().options(scheduling_strategy=where).remote(folders)
-    try:
-        return await asyncio.wait_for(asyncio.wrap_future(reference.future()), SWEEP_TIMEOUT_S)
-    except (RayError, TimeoutError) as error:
-        raise RuntimeError(str(error)) from error
-
-
-@functools.cache
-def _task() -> Any:
-    return ray.remote(num_cpus=0, max_retries=0)(sweep_here)
 
 
 def sweep_here(folders: Mapping[str, Collection[str] | None]) -> list[str]:

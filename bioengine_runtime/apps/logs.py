@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bioengine_runtime.apps.record import DeploymentState, Replica, Running
+from bioengine_runtime.on_node import NodeFailed, on_node
 
 READ_TIMEOUT_S = 20.0
 MOST_BYTES = 1 << 20
@@ -52,17 +47,10 @@ async def read_logs(replicas: Iterable[Replica], tail: int) -> dict[str, Lines]:
 
 
 async def _on_node(node_id: str, workers: dict[str, str], tail: int) -> dict[str, Lines]:
-    where = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    reference = _task().options(scheduling_strategy=where).remote(workers, tail)
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(reference.future()), READ_TIMEOUT_S)
-    except (RayError, TimeoutError):
+        return await on_node(node_id, read_here, workers, tail, within_s=READ_TIMEOUT_S)
+    except NodeFailed:
         return {}
-
-
-@functools.cache
-def _task() -> Any:
-    return ray.remote(num_cpus=0, max_retries=0)(read_here)
 
 
 def read_here(workers: dict[str, str], tail: int) -> dict[str, Lines]:

@@ -6,7 +6,6 @@ Nothing that runs is touched. The result is everything that deploying needs to k
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import json
 import time
@@ -15,21 +14,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bioengine_runtime.apps import store
 from bioengine_runtime.apps.describing import Description, Request, did_you_mean
 from bioengine_runtime.apps.errors import BadApp, PrepareFailed
 from bioengine_runtime.apps.fresh import Fresh
 from bioengine_runtime.apps.package import pack
-from bioengine_runtime.apps.preparing import Answer, Done, Job, prepare_here
+from bioengine_runtime.apps.preparing import Done, Job, prepare_here
 from bioengine_runtime.apps.requirements import lacks, resources
 from bioengine_runtime.contract.app import AppSpec, for_class
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.code import ClassFacts, CodeError, read_class, requirements
 from bioengine_runtime.contract.composition import deployments
 from bioengine_runtime.contract.manifest import AppManifest, EntryPoint
+from bioengine_runtime.on_node import NodeFailed, alive_nodes, on_node
 
 STORED_FOR_S = 60.0
 """A package put so lately is still in the store; what nobody names is swept away later than that."""
@@ -146,7 +144,7 @@ async def _everywhere(
     package: str, jobs: list[Job], places: Places, facts: Sequence[ClassFacts], builders: Builders
 ) -> tuple[list[Done], int]:
     """Look on one node; build on the others too. Where nothing has to be built, one node is enough."""
-    hosts = _hosts(facts)
+    hosts = _hosts(facts, await alive_nodes())
     first, *others = hosts or [None]
     done = await _on_node(first, package, jobs, places, builders)
     if not any(one["layer"] for one in done):
@@ -162,39 +160,28 @@ async def _everywhere(
 async def _on_node(
     node_id: str | None, package: str, jobs: list[Job], places: Places, builders: Builders
 ) -> list[Done]:
-    where = NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT"
-    task = _task().options(scheduling_strategy=where)
+    given = package, places.code, places.layers, jobs
     try:
         async with builders.turn(jobs):
-            reference = task.remote(package, places.code, places.layers, jobs)
-            answer = cast(Answer, await asyncio.wrap_future(reference.future()))
-    except RayError as error:
-        raise PrepareFailed(f"node {node_id} was lost while it prepared the app: {type(error).__name__}") from error
+            answer = await on_node(node_id, prepare_here, *given, within_s=None, retries=2)
+    except NodeFailed as failed:
+        raise PrepareFailed(f"the app could not be prepared on {failed}") from failed
     if answer["problem"]:
         raise PrepareFailed(answer["problem"])
     return answer["done"]
 
 
-@functools.cache
-def _task() -> Any:
-    return ray.remote(num_cpus=0, max_retries=2)(prepare_here)
-
-
-def _hosts(facts: Sequence[ClassFacts]) -> list[str]:
-    """Nodes that are alive and large enough for at least one of the classes."""
+def _hosts(facts: Sequence[ClassFacts], nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of the nodes that are large enough for at least one of the classes."""
     asked = [resources(cast("dict[str, Any]", one.options.get("ray_actor_options") or {})) for one in facts]
-    return [
-        node["NodeID"]
-        for node in ray.nodes()
-        if node["Alive"] and any(not lacks(one, node["Resources"]) for one in asked)
-    ]
+    return [node["NodeID"] for node in nodes if any(not lacks(one, node["Resources"]) for one in asked)]
 
 
 def _folder(artifact: ArtifactFiles) -> Folder:
     """Blocks for as long as packing takes."""
     entry_points = _deployments(artifact)
     facts = tuple(_read(artifact, entry_point) for entry_point in entry_points)
-    package = pack(_code_of(artifact))
+    package = pack(code_of(artifact))
     store.put(store.CODE, package.digest, package.content)
     return Folder(artifact, entry_points, facts, package.digest)
 
@@ -237,11 +224,14 @@ def _packages(facts: ClassFacts) -> list[str] | None:
     return None if found is None else list(found)
 
 
-def _code_of(artifact: ArtifactFiles) -> dict[str, bytes]:
-    """What replicas need: all but the page, which is served from the artifact."""
+def code_of(artifact: ArtifactFiles) -> dict[str, bytes]:
+    """What replicas need: all but the page, which is served from the artifact. In a folder with code it may lie beside
+    what the code reads, so such a folder is taken whole."""
     page = artifact.manifest.frontend_entry
     folder = page.rsplit("/", 1)[0] + "/" if page and "/" in page else None
-    return {name: content for name, content in artifact.files.items() if not (folder and name.startswith(folder))}
+    beside = [name for name in artifact.files if folder and name.startswith(folder)]
+    left_out = set() if any(name.endswith(".py") for name in beside) else set(beside)
+    return {name: content for name, content in artifact.files.items() if name not in left_out}
 
 
 def _request(

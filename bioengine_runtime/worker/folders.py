@@ -7,19 +7,17 @@ has been started meanwhile, and put it back if so; only what lies aside is delet
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
-import ray
 from pydantic import TypeAdapter, ValidationError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.contract.base import AppId
+from bioengine_runtime.on_node import alive_nodes, on_node
 from bioengine_runtime.rpc.door import Invalid
 from bioengine_runtime.worker.app_disks import (
     delete_here,
@@ -51,20 +49,13 @@ class Nodes(Protocol):
 
 
 class RayNodes:
-    """Every node of the cluster, by tasks that take none of its CPUs, so that a full one answers too."""
+    """Every node of the cluster."""
 
     async def alive(self) -> list[str]:
-        return [node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
+        return [node["NodeID"] for node in await alive_nodes()]
 
     async def run(self, node: str, work: Callable[..., Any], *given: Any, within_s: float) -> Any:
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        reference = _task(work).options(scheduling_strategy=there).remote(*given)
-        try:
-            async with asyncio.timeout(within_s):
-                return await reference
-        except Exception as error:
-            ray.cancel(reference, force=True)
-            raise RuntimeError(f"node {node[:8]} did not answer: {type(error).__name__}: {error}") from error
+        return await on_node(node, work, *given, within_s=within_s)
 
 
 class AppFolders:
@@ -144,8 +135,3 @@ def _check(app_id: str) -> None:
         _app_id.validate_python(app_id)
     except ValidationError as error:
         raise Invalid(f"application_id: not the name of an app's folder: {error.errors()[0]['msg']}") from None
-
-
-@functools.cache
-def _task(work: Callable[..., Any]) -> Any:
-    return ray.remote(num_cpus=0, max_retries=0)(work)

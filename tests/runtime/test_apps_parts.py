@@ -15,6 +15,7 @@ from bioengine_runtime.apps.errors import BadApp, Refused
 from bioengine_runtime.apps.judging import Failed, Settled, Waiting, judge, lines_of, reason_of
 from bioengine_runtime.apps.layer import layer_path, packages_in
 from bioengine_runtime.apps.package import MAX_BYTES, pack, unpack
+from bioengine_runtime.apps.prepare import ArtifactFiles, code_of
 from bioengine_runtime.apps.record import (
     RECORD_KEY,
     AppRecord,
@@ -28,6 +29,7 @@ from bioengine_runtime.apps.requirements import doubts, lacks, packages_of, reso
 from bioengine_runtime.apps.rollout import Facts, check, next_record
 from bioengine_runtime.apps.secrets import complete, sealed_for
 from bioengine_runtime.apps.sweeping import needed
+from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.sealing import Unsealable, ensure_key, read_key, seal, unseal
 from tests.runtime.apps_world import a_provenance, a_spec
 
@@ -189,6 +191,24 @@ def test_a_path_that_leaves_the_folder_is_refused(name: str):
 def test_an_app_that_is_too_large_is_refused():
     with pytest.raises(BadApp, match="MB"):
         pack({"weights.bin": b"\0" * (MAX_BYTES + 1)})
+
+
+@pytest.mark.parametrize(
+    ("page", "left_out"),
+    [
+        ("page/index.html", {"page/index.html", "page/style.css"}),
+        ("app/index.html", set()),  # code lies there, and what the code reads may lie beside it
+        ("index.html", set()),
+        (None, set()),
+    ],
+)
+def test_the_page_is_not_packed_unless_code_lies_beside_it(page: str | None, left_out: set[str]):
+    entry = {"format_version": "0.6.0", "entry": "app.main:Main", "frontend_entry": page}
+    about = {"id": "a", "name": "A", "id_emoji": "🧪", "description": "", "type": "ray-serve"}
+    manifest = AppManifest.model_validate({**about, **entry})
+    names = {"manifest.yaml", "app/main.py", "app/labels.json", "app/index.html", "page/index.html", "page/style.css"}
+    files = dict.fromkeys([*names, "index.html"], b"")
+    assert files.keys() - code_of(ArtifactFiles("ws/a", "1", manifest, files)).keys() == left_out
 
 
 def test_the_zip_carries_no_time():

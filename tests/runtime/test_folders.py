@@ -1,20 +1,25 @@
-"""The folders of apps: listed over all disks, and cleared only when nobody lives in them."""
+"""The folders of apps: listed over all disks, and cleared only when nobody lives in them. How their nodes are asked."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
-from bioengine_runtime.apps.errors import Refused
+from bioengine_runtime.apps.errors import PrepareFailed, Refused
+from bioengine_runtime.apps.prepare import Builders, Places, prepare
+from bioengine_runtime.on_node import NodeFailed, alive_nodes, on_node
 from bioengine_runtime.worker import app_disks
 from bioengine_runtime.worker.folders import AppFolders
-from tests.runtime.apps_world import a_ray
+from tests.runtime.apps_world import Artifacts, a_ray, a_spec
 from tests.runtime.stack import eventually
 
 APPS_DIR = "/worker/apps"
@@ -209,30 +214,80 @@ async def test_what_an_interrupted_clearing_has_left_goes_with_a_later_one(
     assert visible(world.shared) == []
 
 
+@pytest.fixture(scope="module")
+def ray_home() -> Iterator[Path]:
+    with a_ray() as home:
+        yield home
+
+
 @pytest.mark.e2e
-async def test_folders_on_a_real_ray_whose_cpus_are_all_taken() -> None:
+async def test_folders_on_a_real_ray_whose_cpus_are_all_taken(ray_home: Path) -> None:
     async def nothing_runs() -> Collection[str]:
         return ()
 
-    with a_ray() as home:
-        apps = home / "apps"
-        (apps / "cells").mkdir(parents=True)
-        (apps / "cells" / "model").write_bytes(b"x" * 100)
-        begun, release = home / "begun", home / "release"
+    apps = ray_home / "apps"
+    (apps / "cells").mkdir(parents=True)
+    (apps / "cells" / "model").write_bytes(b"x" * 100)
+    begun, release = ray_home / "begun", ray_home / "release"
 
-        def hold() -> None:
-            begun.touch()
-            while not release.exists():
-                time.sleep(0.05)
+    def hold() -> None:
+        begun.touch()
+        while not release.exists():
+            time.sleep(0.05)
 
-        holding = ray.remote(num_cpus=4)(hold).remote()
-        await eventually(lambda: asyncio.to_thread(begun.exists))
-        folders = AppFolders(str(apps), nothing_runs)
-        (only,) = await folders.list()
-        assert (only["name"], only["size_bytes"]) == ("cells", 100)
+    holding = ray.remote(num_cpus=4)(hold).remote()
+    await eventually(lambda: asyncio.to_thread(begun.exists))
+    folders = AppFolders(str(apps), nothing_runs)
+    (only,) = await folders.list()
+    assert (only["name"], only["size_bytes"]) == ("cells", 100)
+    await folders.clear("cells")
+    assert await folders.list() == []
+    with pytest.raises(ValueError, match="none on any node"):
         await folders.clear("cells")
-        assert await folders.list() == []
-        with pytest.raises(ValueError, match="none on any node"):
-            await folders.clear("cells")
-        release.touch()
-        await asyncio.wait_for(asyncio.wrap_future(holding.future()), 30)
+    release.touch()
+    await asyncio.wait_for(asyncio.wrap_future(holding.future()), 30)
+
+
+@pytest.mark.e2e
+async def test_what_nobody_waits_for_any_more_is_ended_on_its_node(ray_home: Path) -> None:
+    begun = ray_home / "pid"
+
+    def hang() -> None:
+        begun.with_suffix(".part").write_text(str(os.getpid()))
+        begun.with_suffix(".part").rename(begun)
+        time.sleep(600)
+
+    waiting = asyncio.create_task(on_node(None, hang, within_s=None))
+    await eventually(lambda: asyncio.to_thread(begun.exists))
+    waiting.cancel()
+    pid = int(begun.read_text())
+    await eventually(lambda: asyncio.to_thread(lambda: not psutil.pid_exists(pid)), 20)
+    with pytest.raises(NodeFailed, match="a node did not answer: TimeoutError"):
+        await on_node(None, hang, within_s=0.01)
+
+
+@pytest.mark.e2e
+async def test_an_app_that_cannot_be_prepared_for_want_of_a_disk_says_what_its_node_said(ray_home: Path) -> None:
+    """The task fails, and the node is as well as ever."""
+    artifacts = Artifacts()
+    artifacts.add("plain", "1")
+    artifact = await artifacts.fetch("ws/plain", "1")
+    (ray_home / "full").touch()
+    places = Places(code=f"{ray_home}/full/code", layers=f"{ray_home}/layers")
+    (node,) = await alive_nodes()
+    said = f"node {node['NodeID'][:8]}: NotADirectoryError: .*Not a directory"
+    with pytest.raises(PrepareFailed, match=said) as caught:
+        await prepare(a_spec(), artifact, {}, places, Builders())
+    assert "Traceback" not in str(caught.value)
+
+
+async def test_a_question_to_the_cluster_does_not_hold_up_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_in: list[threading.Thread] = []
+
+    def nodes() -> list[dict[str, Any]]:
+        asked_in.append(threading.current_thread())
+        return [{"NodeID": "a", "Alive": True}, {"NodeID": "b", "Alive": False}]
+
+    monkeypatch.setattr(ray, "nodes", nodes)
+    assert [node["NodeID"] for node in await alive_nodes()] == ["a"]
+    assert asked_in != [threading.current_thread()]
