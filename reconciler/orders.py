@@ -14,10 +14,12 @@ from typing import Any
 from reconciler.errors import ReconcilerError, Remedy, Unreachable
 from reconciler.history import DONE, ORDERED, TEXT_LIMIT
 from reconciler.lease import change
+from reconciler.planning.approving import says_something
 from reconciler.planning.declare import declare
 from reconciler.planning.memory import Entry, Order, OrderKind, Remembered
 from reconciler.planning.pins import holds, pins
 from reconciler.planning.shown import plain
+from reconciler.planning.steps import Plan
 from reconciler.ports import Lease, Memory, World
 from reconciler.reconcile import Look
 
@@ -58,6 +60,7 @@ class Orders:
             case OrderKind.PIN:
                 whole = await self._whole(order, memory, seen)
             case OrderKind.APPROVE:  # as long as a saved plan: an equal one of next month is another one
+                _refuse_nothing(order.subject, seen.plan)
                 whole = replace(order, until=order.at + seen.desired.cluster.policy.plan_valid_s)
             case OrderKind.SUSPEND:
                 whole = order
@@ -138,6 +141,12 @@ class Orders:
 
 WORDS = {OrderKind.SUSPEND: "suspend", OrderKind.PIN: "rollback", OrderKind.APPROVE: "approve"}
 """As people say them."""
+
+
+def _refuse_nothing(plan_id: str, planned: Plan) -> None:
+    if planned.id == plan_id and not says_something(planned):
+        hint = "What is held says what it waits for: reconcile plan"
+        raise NotOrdered(f"there is nothing to approve: {plan_id} has no steps, and holds nothing for a yes", hint=hint)
 
 
 def _lasts(order: Order, seen: Look, now: float) -> bool:

@@ -17,9 +17,12 @@ from rich.text import Text
 from reconciler.cli.lines import JsonLines
 from reconciler.cli.place import Place, alone, opened, source_of
 from reconciler.cli.show import Screen, app_row, applied, apps_table, said
-from reconciler.errors import InvalidDesiredState, ReconcilerError, Remedy, SourceUnusable, StalePlan
+from reconciler.errors import InvalidDesiredState, ReconcilerError, Remedy, SourceUnusable, StalePlan, UnsafePlan
 from reconciler.planning import drift, plan_file, plan_lines, render_markdown, render_text
+from reconciler.planning.approving import guarded
+from reconciler.planning.conditions import TIME_HELPS
 from reconciler.planning.declare import declare
+from reconciler.planning.shown import listed
 from reconciler.planning.steps import Plan, PlanOptions
 from reconciler.planning.supposed import plan_since
 from reconciler.ports import World
@@ -120,6 +123,7 @@ async def apply_in(world: World, wishes: Wishes, place: Place, screen: Screen) -
     """Look, show, ask, do."""
     seen = await looked(world, wishes.options, screen)
     screen.note(render_text.render(seen.plan, command=""))
+    _refuse_unsafe(seen.plan)
     if not seen.plan.empty:
         _approve(wishes, seen.plan, screen)
     return await _carry_out(world, seen, wishes, place, screen)
@@ -139,6 +143,7 @@ async def apply_saved(place: Place, file: Path, wishes: Wishes, screen: Screen) 
             if moved:
                 hint = f"Make a new one: reconcile plan {place.command_tail} --out {file}"
                 raise StalePlan(f"{file} no longer fits: {'; '.join(moved)}", hint=hint)
+            _refuse_unsafe(seen.plan)
             return await _carry_out(world, seen, wishes, place, screen)
 
 
@@ -263,6 +268,14 @@ def _approve(wishes: Wishes, planned: Plan, screen: Screen) -> None:
     screen.note("\nDo you want to perform these actions? Only 'yes' will be accepted to approve.")
     if screen.err.input("  Enter a value: ").strip() != "yes":
         raise NotApproved("not approved; nothing was changed")
+
+
+def _refuse_unsafe(planned: Plan) -> None:
+    """Raises UnsafePlan when nothing is left but removals that wait for a person's word."""
+    removals = guarded(planned)
+    if planned.empty and removals and not any(held.reason in TIME_HELPS for held in planned.held):
+        apps = listed([held.app_id for held in removals])
+        raise UnsafePlan(f"{removals[0].message}: {apps}; none of them is", hint=removals[0].fix)
 
 
 def _after_plan(planned: Plan, place: Place, out: Path | None) -> str:

@@ -96,7 +96,7 @@ def _over_budget(removals: Removals) -> Refusal | None:
 
 
 def _confirm(removals: Removals) -> str:
-    return f"if it is meant: --confirm-deletes {removals.number}"
+    return f"if it is meant: reconcile apply --confirm-deletes {removals.number}"
 
 
 RULES: tuple[Callable[[Removals], Refusal | None], ...] = (

@@ -19,7 +19,8 @@ from reconciler.planning.why import by_hand, rolled_back
 
 
 class Draft(Protocol):
-    """What a rule may ask of the plan in the making. `of_app` has the address of each app's step so far."""
+    """What a rule may ask of the plan in the making. `of_app` has the address of each app's step so far; with `undo`
+    somebody said yes to undoing changes that else are only told."""
 
     @property
     def desired(self) -> DesiredState: ...
@@ -35,6 +36,8 @@ class Draft(Protocol):
     def of_app(self) -> Mapping[str, str]: ...
     @property
     def pins(self) -> Mapping[str, Order]: ...
+    @property
+    def undo(self) -> bool: ...
 
 
 Rule = Callable[[Difference, Draft], Held | None]
@@ -199,6 +202,8 @@ def _left_as_it_is(difference: Difference, draft: Draft) -> Held | None:
     if mode is False:
         message = f"taken as meant because {where} is false{hand}"
         return hold(difference, Reason.DRIFT_ACCEPTED, message, f"set {where}: true to undo it, or write it into git")
+    if draft.undo:
+        return None
     message = f"live differs from git (drift), and {where} is {mode}{hand}"
     return hold(difference, Reason.SELF_HEAL_DISABLED, message, f"set {where}: true to undo it")
 

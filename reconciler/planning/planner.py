@@ -15,6 +15,7 @@ from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.cluster import Slurm
 from bioengine_runtime.contract.status import AppState
 from reconciler.planning import plan_file
+from reconciler.planning.approving import NO, offered, said_of
 from reconciler.planning.credentials import credentials
 from reconciler.planning.desired import AppCode, DesiredApp, DesiredState
 from reconciler.planning.diff import (
@@ -65,14 +66,31 @@ def plan(
     options: PlanOptions = NO_OPTIONS,
 ) -> Plan:
     """What to do, in an order in which it can be done, and what is held."""
+    policy = desired.cluster.policy
+    made = _made(desired, live, fingerprints, options)
+    made = replace(made, id=plan_file.id_of(made))
+    yes = said_of(made, policy, live)
+    if yes == NO:
+        made = offered(made)
+    else:
+        meant = replace(options, prune_confirmed=yes.removals or options.prune_confirmed)
+        approved = _made(desired, live, fingerprints, meant, undo=yes.undo)
+        made = replace(approved, id=made.id, options=options)
+    made = permitted(made, policy, live)
+    return replace(made, gate=gate_of(made, policy, live))
+
+
+def _made(
+    desired: DesiredState, live: LiveState, fingerprints: Fingerprints, options: PlanOptions, *, undo: bool = False
+) -> Plan:
     found = differences(desired, live, fingerprints, options.insists_on)
     back, room = gone_back(desired, live), room_in(live, desired.cluster.compute)
-    draft = _Draft(desired, live, options, room, live.apps, back, not_read(desired, live))
+    draft = _Draft(desired, live, options, room, live.apps, back, not_read(desired, live), undo)
     for difference in _in_order(found, desired):
         draft.settle(difference)
     draft.settle_removals([difference for difference in found if difference.kind is Kind.REMOVE])
     different = {difference.app_id for difference in found}
-    made = Plan(
+    return Plan(
         cluster=desired.cluster.name,
         revision=desired.revision,
         steps=tuple(draft.steps.values()),
@@ -93,9 +111,6 @@ def plan(
         credentials=tuple(credentials(desired, live, fingerprints)),
         since=live.supposed,
     )
-    policy = desired.cluster.policy
-    made = permitted(replace(made, id=plan_file.id_of(made)), policy, live)
-    return replace(made, gate=gate_of(made, policy, live))
 
 
 def _orphans(desired: DesiredState, live: LiveState) -> Iterator[str]:
@@ -148,6 +163,7 @@ class _Draft:
     running: Mapping[str, AppState]
     back: Mapping[str, Order]
     pins: Mapping[str, Order]
+    undo: bool
     steps: dict[str, Step] = field(default_factory=dict[str, Step])
     held: list[Held] = field(default_factory=list[Held])
     of_app: dict[str, str] = field(default_factory=dict[str, str])

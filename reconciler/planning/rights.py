@@ -48,6 +48,12 @@ def permitted(plan: Plan, policy: Policy, live: LiveState) -> Plan:
     return replace(plan, steps=tuple(others), held=tuple(sorted(held, key=lambda one: one.app_id)))
 
 
+def may_confirm(plan: Plan, policy: Policy, live: LiveState) -> bool:
+    """Whether somebody approved it who may also have apps stopped."""
+    pruners = policy.pruners
+    return is_approved(plan, policy, live) if pruners is None else _said_yes(plan, pruners, live)
+
+
 def _said_yes(plan: Plan, names: Collection[str], live: LiveState) -> bool:
     orders = live.remembered.orders if live.remembered else ()
     return any(
@@ -66,6 +72,9 @@ def _not_permitted(step: Step, plan: Plan, pruners: Collection[str], ourselves: 
 
 
 def _ways(options: PlanOptions, plan_id: str) -> str:
-    """Approved is what the reconciler plans by itself; what was asked for besides, they are to ask for."""
-    asked = options.targets or options.prune_confirmed or options.force
-    return "reconcile apply" if asked else f"reconcile approve {plan_id}, or reconcile apply"
+    return f"reconcile approve {plan_id}, or reconcile apply" if by_itself(options) else "reconcile apply"
+
+
+def by_itself(options: PlanOptions) -> bool:
+    """Whether the reconciler plans so unasked. Only that can be approved; what is asked for besides, is to be asked."""
+    return not (options.targets or options.prune_confirmed or options.force)

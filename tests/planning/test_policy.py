@@ -15,7 +15,7 @@ from reconciler.planning import drift, plan_file
 from reconciler.planning.conditions import Status, Type, of_report
 from reconciler.planning.desired import DesiredApp
 from reconciler.planning.live import LiveState
-from reconciler.planning.memory import Order, OrderKind
+from reconciler.planning.memory import NOTHING, Order, OrderKind
 from reconciler.planning.pins import pinned
 from reconciler.planning.planner import plan
 from reconciler.planning.render_markdown import render as render_markdown
@@ -394,6 +394,38 @@ def test_a_plan_that_only_reports_waits_for_nothing() -> None:
     policy = {**NIGHTLY, **MANUAL, "self_heal": "detect-only"}
     made = plan_of(an_app(), drifted(), policy=policy)
     assert made.gate is None and made.held
+
+
+DETECT = {"self_heal": "detect-only", "approvers": ["anna"]}
+
+
+@pytest.mark.parametrize("policy", [DETECT, {**DETECT, **MANUAL}, {**DETECT, **NIGHTLY}])
+def test_drift_that_is_only_told_is_undone_when_somebody_approves_its_plan(policy: Any) -> None:
+    told = plan_of(an_app(), drifted(), policy=policy)
+    assert told.empty and told.held[0].fix.endswith(f", or reconcile approve {told.id}")
+    approved = plan_of(an_app(), drifted(orders=(approval(told.id),)), policy=policy)
+    assert [step.address for step in approved.steps] == ["update demo-app"] and approved.steps[0].drift
+    assert approved.id == told.id and approved.gate is None and not approved.held
+
+
+def test_drift_is_told_again_when_the_approval_was_of_something_else() -> None:
+    told = plan_of(an_app(), drifted(), policy=DETECT)
+    for order in (approval(told.id, by="ben"), approval(told.id, until=NOW - 1), approval("p-9c1e7d2-00000000")):
+        assert plan_of(an_app(), drifted(orders=(order,)), policy=DETECT).empty
+    other = drifted(max_ongoing_requests=51, orders=(approval(told.id),))
+    assert plan_of(an_app(), other, policy=DETECT).empty, "changed by hand again"
+
+
+def test_who_approves_a_plan_with_steps_undoes_no_drift_by_it() -> None:
+    def made(*orders: Order) -> Plan:
+        live = replace(drifted(), remembered=replace(NOTHING, orders=orders))
+        return plan(a_desired(an_app(), an_app("new"), policy={**DETECT, **MANUAL}), live, {})
+
+    waiting = made()
+    approved = made(approval(waiting.id))
+    assert approved.steps == waiting.steps and approved.gate is None
+    assert [held.reason for held in approved.held] == [Reason.SELF_HEAL_DISABLED]
+    assert "approve" not in approved.held[0].fix
 
 
 @pytest.mark.parametrize(

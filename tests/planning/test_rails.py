@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reconciler.planning import plan_file, plan_lines
-from reconciler.planning.desired import DesiredState
+from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.live import ArtifactVersion, LiveState
 from reconciler.planning.memory import Order, OrderKind
 from reconciler.planning.planner import plan
@@ -61,7 +61,7 @@ def test_a_wrong_number_stops_even_what_the_budget_allows() -> None:
     made = plan(desired, live, {}, PlanOptions(prune_confirmed=2))
     assert stopped(made) == 0
     assert made.held[0].message == "2 removals confirmed, and 1 app would be stopped"
-    assert made.held[0].fix == "if it is meant: --confirm-deletes 1"
+    assert made.held[0].fix == "if it is meant: reconcile apply --confirm-deletes 1"
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,24 @@ def test_rp_05_nothing_is_stopped_in_the_dark(unseen: str) -> None:
     assert stopped(plan(desired, dark, {}, PlanOptions(prune_confirmed=2))) == 0
 
 
-def test_sp_07_approving_a_plan_is_no_right_to_delete_more_than_the_budget() -> None:
-    """Deletions are confirmed by number, where the plan is made; an approval only opens the gate before it."""
-    desired, live = a_fleet(2, policy={"prune": True, "apply": "manual"})
+@pytest.mark.parametrize(
+    ("by", "more", "stops"),
+    [("anna", (), 2), ("ben", (), 0), ("", (), 0), ("anna", (an_app("new"),), 0)],
+    ids=["who may", "who may not", "nobody", "who may, a plan with steps"],
+)
+def test_sp_07_an_approval_confirms_removals_when_it_is_of_them_alone(
+    by: str, more: tuple[DesiredApp, ...], stops: int
+) -> None:
+    """The id of a plan pins which apps are meant; with other steps in it, those are what was approved."""
+    policy = {"prune": True, "pruners": ["anna"], "approvers": ["ben", "anna"]}
+    _, live = a_fleet(2)
+    desired, _ = a_fleet(2, policy=policy)
+    desired = replace(desired, apps={**desired.apps, **{app.app_id: app for app in more}})
     made = plan(desired, live, {})
-    approved = replace(live, remembered=replace_orders(live, Order(OrderKind.APPROVE, made.id, "anna", NOW)))
-    assert stopped(plan(desired, approved, {})) == 0
+    approved = replace(live, remembered=replace_orders(live, Order(OrderKind.APPROVE, made.id, by, NOW)))
+    again = plan(desired, approved, {})
+    assert (stopped(made), stopped(again), again.id) == (0, stops, made.id)
+    assert ("reconcile approve" in made.held[0].fix) is (not more)
 
 
 def replace_orders(live: LiveState, *orders: Order) -> Any:

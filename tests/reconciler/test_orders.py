@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -368,3 +369,56 @@ def test_orders_that_have_ended_are_cleared_away_with_the_next_one(lab: Lab) -> 
     assert lab.run("suspend", "one", "--reason", "x").exit_code == 0
     assert lab.memory.remembered.orders[:-1] == lasting
     assert lab.memory.remembered.orders[-1].subject == "one"
+
+
+def test_approving_a_plan_that_has_nothing_in_it_is_refused(lab: Lab) -> None:
+    made = json.loads(lab.run("plan", "-o", "json").stdout)
+    result = lab.run("approve", made["id"])
+    assert made["steps"] == [] and result.exit_code == 1 and "nothing to approve" in result.stderr
+    assert not lab.memory.remembered.orders
+
+
+def test_a_drift_report_is_a_plan_with_an_id_that_can_be_approved_and_applied(lab: Lab) -> None:
+    cluster = "policy: {self_heal: detect-only, approvers: [anna@example.org]}\n"
+    lab.fake.source.commit(a_repository("one", "two", cluster=cluster))
+    assert lab.run("apply", "--auto-approve").exit_code == 0
+
+    def by_hand(number: int) -> None:
+        app = lab.fake.runtime.apps["one"]
+        assert app.spec and app.provenance
+        spec = app.spec.model_copy(update={"max_ongoing_requests": number})
+        person = app.provenance.model_copy(update={"by": "ben@example.org"})
+        lab.fake.runtime.apps["one"] = app.model_copy(
+            update={"spec": spec, "digest": spec.digest(), "provenance": person}
+        )
+
+    before = lab.fake.runtime.apps["one"].digest
+    by_hand(50)
+    told = [json.loads(lab.run("plan", "-o", "json").stdout) for _ in range(2)]
+    assert [made["steps"] for made in told] == [[], []] and told[0]["id"] == told[1]["id"]
+    assert f"reconcile approve {told[0]['id']}" in told[0]["held"][0]["fix"]
+    lab.run("apply", "--auto-approve")
+    assert lab.fake.runtime.apps["one"].digest != before
+    assert lab.run("approve", told[0]["id"]).exit_code == 0
+    lab.run("apply", "--auto-approve")
+    assert lab.fake.runtime.apps["one"].digest == before
+    by_hand(60)
+    lab.run("apply", "--auto-approve")
+    assert lab.fake.runtime.apps["one"].digest != before, "what is changed then is another plan"
+
+
+def test_removals_that_are_all_that_is_left_are_refused_until_somebody_confirms_them(lab: Lab) -> None:
+    policy = "policy: {prune: true, pruners: [anna@example.org], removal_budget: 0}\n"
+    lab.fake.source.commit(a_repository("one", cluster=policy))
+    refused = lab.run("apply", "--auto-approve")
+    assert refused.exit_code == 3 and "two; none of them is" in refused.stderr
+    assert "--confirm-deletes 1" in refused.stderr and "two" in lab.fake.runtime.apps
+    plan_id = json.loads(lab.run("plan", "-o", "json").stdout)["id"]
+    assert f"reconcile approve {plan_id}" in refused.stderr
+    assert lab.run("approve", plan_id).exit_code == 0
+    assert lab.run("apply", "--auto-approve").exit_code == 0 and lab.fake.runtime.apps.keys() == {"one"}
+
+
+def test_removals_that_the_policy_switches_off_are_nothing_to_refuse(lab: Lab) -> None:
+    lab.fake.source.commit(a_repository("one"))
+    assert lab.run("apply", "--auto-approve").exit_code == 0 and "two" in lab.fake.runtime.apps

@@ -133,7 +133,8 @@ class StatusService:
 
     async def approve(self, caller: Caller, plan_id: PlanId, reason: Why = "") -> Document:
         """Let the plan of this id be carried out, though the policy would wait or no window is open (so say approvers),
-        and apps be stopped (so say pruners)."""
+        and apps be stopped (so say pruners). Of a plan without steps: undo the drift that it only tells (approvers),
+        or stop the apps that it holds back until somebody confirms it (pruners). It counts as long as a saved plan."""
         orders = self._ordering(caller, "approve", self._pruners())
         plan = self._board.plan()
         if not plan.get("id") or plan["id"] != plan_id:
