@@ -1,4 +1,4 @@
-"""The running apps: prepare, apply, remove, states, logs. The worker's whole handle on Ray Serve.
+"""The running apps: prepare, apply, remove, and the states they are in.
 
 Nothing an app's author wrote is ever imported here. Everything that must survive this process lives in Ray.
 """

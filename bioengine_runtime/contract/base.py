@@ -17,7 +17,6 @@ OF_HYPHA = frozenset({"built-in", "default"})
 
 AppId = Annotated[str, StringConstraints(pattern=APP_ID_PATTERN)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Revision40 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
 
 JsonValue = Any
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
@@ -311,9 +310,3 @@ def artifact_version(manifest_version: str, tree: str) -> str:
     '1.2.0-g51ab07e0cafe'
     """
     return f"{manifest_version}-g{tree[:12]}"
-
-
-def tree_prefix(version: str) -> str | None:
-    """The git tree a version name carries (12 hex digits), None when it is not one of ours."""
-    match = re.search(r"-g([0-9a-f]{12})$", version)
-    return match[1] if match else None
