@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from grpc.aio import AioRpcError
-from ray.exceptions import RayError
+from ray.exceptions import RayError, UnserializableException
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -261,6 +261,8 @@ def _own(method: Remote) -> Remote:
 def _as_the_app_raised(error: Exception, app_id: str) -> Exception:
     """The app's own exception, or that there is no answer. Ray's own words stay here: they name nodes and addresses."""
     error = under_ray(error)
+    if isinstance(error, UnserializableException):  # the app's own, of a class that only the app has
+        return RuntimeError(last_line(str(error)))
     if not isinstance(error, RayError | AioRpcError):
         return error
     is_grpc = isinstance(error, AioRpcError)

@@ -10,7 +10,7 @@ import numpy
 import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorUnavailableError, RayError, UnserializableException
 from ray.serve.exceptions import RayServeException
 
 from bioengine_runtime.apps.calling import FOR_GATEWAY, AsRaised
@@ -155,3 +155,9 @@ async def test_nobody_is_told_the_address_of_a_replica_that_was_lost(
     with pytest.raises(Exception, match=rf"talk could not answer: .* was lost \({kind}\)") as failed:
         await say(an_app(monkeypatch, Handle()), lost=lost)
     assert "10.0.0.7" not in str(failed.value) and "10.0.0.7" in caplog.text
+
+
+async def test_an_error_of_a_class_that_only_the_app_has_is_told_by_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = UnserializableException("Traceback (most recent call last):\n  in say\nNoSuchImage: no image x.tif\n")
+    with pytest.raises(Exception, match=r"^NoSuchImage: no image x\.tif$"):
+        await say(an_app(monkeypatch, Handle()), lost=lost)
