@@ -242,7 +242,9 @@ class Policy(Closed):
     windows: list[Window] = Field(
         default_factory=list[Window], description="When changes may be made; left out: at any time."
     )
-    plan_valid_s: float = Field(default=3600.0, gt=0, description="Seconds for which a saved plan, or an approval, is good.")
+    plan_valid_s: float = Field(
+        default=3600.0, gt=0, description="Seconds for which a saved plan, or an approval, is good."
+    )
     drift_interval_s: float = Field(default=30.0, ge=1, description="Seconds between two looks at what runs.")
     interval_s: float = Field(default=60.0, ge=1, description="Seconds between two looks at the source.")
     removal_budget: RemovalBudget = Field(
