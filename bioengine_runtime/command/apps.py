@@ -247,7 +247,8 @@ def status(
         async with await place.the_worker() as service:
             if wait:
                 waited_for = app_ids or list(await statuses_of(service, None, NO_LOGS))
-                await wait_until_up(place, service, waited_for, timeout)
+                if waited_for:
+                    await wait_until_up(place, service, waited_for, timeout)
             statuses = await statuses_of(service, app_ids or None, tail)
         if as_json:
             place.screen.document(statuses)
@@ -340,7 +341,7 @@ def stop(
     """
     place = place_of(ctx, server_url, token, worker)
     if not yes:
-        typer.confirm(f"Stop {app_id}? Its callers will be refused.", abort=True, err=True)
+        _confirm(f"Stop {app_id}? Its callers will be refused.")
 
     async def work() -> None:
         async with await place.the_worker(as_somebody=True, timeout_s=timeout) as service:
@@ -355,6 +356,17 @@ def stop(
             place.screen.next(place.command("apps", "status", app_id))
 
     place.run(work)
+
+
+def _confirm(question: str) -> None:
+    """Raises Abort unless the answer is yes."""
+    try:
+        sure = typer.confirm(question, err=True)
+    except typer.Abort:  # nobody answers, so the question's line has not ended
+        typer.echo(err=True)
+        raise
+    if not sure:
+        raise typer.Abort
 
 
 def _disabled(gpu: bool | None) -> bool | None:

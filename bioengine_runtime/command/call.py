@@ -19,8 +19,12 @@ Timeout = Annotated[float, typer.Option("--timeout", min=1, metavar="SECONDS", h
 
 def call(
     ctx: typer.Context,
-    service_id: Annotated[str, typer.Argument(help="WORKSPACE/APP, or WORKSPACE/CLIENT:APP in full.")],
-    method: Annotated[str | None, typer.Argument(help="What to call; left out: list what there is.")] = None,
+    service_id: Annotated[
+        str, typer.Argument(metavar="SERVICE_ID", help="WORKSPACE/APP, or WORKSPACE/CLIENT:APP in full.")
+    ],
+    method: Annotated[
+        str | None, typer.Argument(metavar="METHOD", help="What to call; left out: list what there is.")
+    ] = None,
     args: Annotated[str | None, typer.Option("--args", metavar="JSON", help="Arguments as one JSON object.")] = None,
     arg: Annotated[
         list[str] | None,

@@ -118,7 +118,10 @@ async def start(place: Place, worker: Service, artifact_id: str, wish: Wish, *, 
     before = statuses.get(wish.app_id) if wish.app_id else None
     _explain(place, artifact_id, wish, statuses)
     app_id = str(await worker.ask("deploy_app", **wish.arguments(artifact_id)))
-    place.screen.result(f"Deployment started. Application ID: {app_id}")
+    (after,) = (await statuses_of(worker, [app_id], NO_LOGS)).values() if before else ({},)
+    same = before is not None and _updated(after) is not None and _updated(after) == _updated(before)
+    what = "Unchanged: it runs exactly so already." if same else "Deployment started."
+    place.screen.result(f"{what} Application ID: {app_id}")
     if not wait:
         place.screen.next(place.command("apps", "status", app_id, "--wait"))
         return
@@ -126,6 +129,10 @@ async def start(place: Place, worker: Service, artifact_id: str, wish: Wish, *, 
     (status,) = (await statuses_of(worker, [app_id], NO_LOGS)).values()
     place.screen.result(f"{app_id} is up: {service_id(status)}")
     place.screen.next(how_to_call(place, app_id, status))
+
+
+def _updated(status: Status) -> object:
+    return status.get("last_updated_at")
 
 
 def how_to_call(place: Place, app_id: str, status: Status) -> str:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from bioengine_runtime.command import apps, call, cluster
+
+DISTRIBUTION = "bioengine-gitops"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bioengine {version(DISTRIBUTION)}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="bioengine",
@@ -34,6 +45,16 @@ app = typer.Typer(
     Exit codes: 0 done; 1 not done; 2 the command was not understood; 130 interrupted.
     """,
 )
+
+
+@app.callback()
+def _bioengine(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Say which release this is.")
+    ] = False,
+) -> None: ...
+
+
 app.add_typer(apps.app, name="apps")
 app.add_typer(cluster.app, name="cluster")
 app.command()(call.call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import SUPPRESS, Action, ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,9 +12,11 @@ from typing import Any, NoReturn
 from bioengine_runtime.contract.status import WorkerMode
 from bioengine_runtime.pace import PER_SECOND
 from bioengine_runtime.worker.startup import BadStartup, Wish, read_wishes
+from bioengine_runtime.worker.tokens import kept_token
 
 TOKEN_VARIABLE = "HYPHA_TOKEN"
-MODES: tuple[WorkerMode, ...] = ("single-machine", "external-cluster", "slurm")
+MODES: tuple[WorkerMode, ...] = ("single-machine", "external-cluster")
+"""Those that work. In SLURM mode a worker would start nodes as they are needed, and this one starts none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def read_settings(arguments: Sequence[str] | None = None) -> WorkerSettings:
         wishes = read_wishes(given["startup_applications"])
     except BadStartup as error:
         parser.error(str(error))
-    return WorkerSettings(
+    settings = WorkerSettings(
         **{
             **given,
             "admin_users": tuple(given["admin_users"]),
@@ -83,6 +85,19 @@ def read_settings(arguments: Sequence[str] | None = None) -> WorkerSettings:
             "log_file": log_file,
         }
     )
+    for problem in _problems(settings):
+        parser.error(problem)
+    return settings
+
+
+def _problems(settings: WorkerSettings) -> Iterator[str]:
+    """What would end the worker before it can write it into its log. Of the token: what it was given before counts."""
+    home, log_file = settings.home.absolute(), settings.log_file
+    if settings.token() is None and not kept_token(home).is_file():
+        where = f"--token-file: {settings.token_file} holds none" if settings.token_file else "no Hypha token"
+        yield f"{where}; give --token-file FILE, or set the environment variable {TOKEN_VARIABLE}"
+    if log_file is not None and log_file.absolute().parent != home and not log_file.parent.is_dir():
+        yield f"--log-file: there is no folder {log_file.parent}; make it, or name a file elsewhere"
 
 
 class _NeverOnTheCommandLine(Action):

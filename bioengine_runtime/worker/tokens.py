@@ -25,6 +25,11 @@ LOOK_AT_MOST_EVERY_S = 1.0
 LOOK_AT_LEAST_EVERY_S = 60.0
 
 
+def kept_token(home: Path) -> Path:
+    """The copy, in the worker's home."""
+    return home.absolute() / "hypha.token"
+
+
 class NoToken(RuntimeError):
     """The worker was started without a Hypha token."""
 
@@ -33,7 +38,7 @@ class TokenFile:
     """`hypha.token` in the worker's home. `given` answers the token the worker was started with, None when gone."""
 
     def __init__(self, home: Path, given: Callable[[], str | None]) -> None:
-        self.path = home.absolute() / "hypha.token"
+        self.path = kept_token(home)
         self._origin = home.absolute() / "hypha.token.origin"
         self._given = given
 

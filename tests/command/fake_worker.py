@@ -91,6 +91,8 @@ class FakeWorker:
         before = self.apps.get(application_id, {})
         told = {**an_app(application_id, artifact_id), **before, "looks": self.looks_until_up}
         self.apps[application_id] = told | ({"version": version} if version else {})
+        if self.apps[application_id] != before | {"looks": self.looks_until_up}:
+            self.apps[application_id]["last_updated_at"] = before.get("last_updated_at", 0.0) + 1
         return application_id
 
     def _stop_app(self, application_id: str) -> None:

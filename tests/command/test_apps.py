@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,13 @@ def test_an_empty_token_takes_the_apps_token_away(server: FakeServer, worker: Fa
     assert worker.calls_of("deploy_app")[0]["hypha_token"] == ""
 
 
+def test_a_deploy_that_changes_nothing_says_so(server: FakeServer) -> None:
+    for version, said in (("1", "Deployment started."), ("1", "Unchanged: it runs exactly so already."), ("2", "Depl")):
+        result = bioengine(server, "apps", "run", "lab/demo", "--app-id", "demo", "--version", version)
+        assert result.exit_code == 0 and result.stdout.startswith(said), output(result)
+        assert result.stdout.endswith(" Application ID: demo\n")
+
+
 def test_an_update_and_a_further_instance_are_told_apart(server: FakeServer, worker: FakeWorker) -> None:
     worker.apps["demo"] = an_app("demo")
     assert "this updates it" in bioengine(server, "apps", "run", "lab/demo", "--app-id", "demo").stderr
@@ -241,6 +249,12 @@ def test_status_waits(server: FakeServer, worker: FakeWorker) -> None:
     assert bioengine(server, "apps", "status", "demo", "--wait").exit_code == 1
 
 
+def test_where_no_app_runs_there_is_nothing_to_wait_for(server: FakeServer, worker: FakeWorker) -> None:
+    result = bioengine(server, "apps", "status", "--wait")
+    assert result.exit_code == 0 and "No app is running." in result.stderr
+    assert [one["application_ids"] for one in worker.calls_of("get_app_status")] == [None, None]
+
+
 def test_logs_are_lines_with_who_wrote_them(server: FakeServer, worker: FakeWorker) -> None:
     worker.apps["demo"] = an_app("demo", deployments={"Demo": a_deployment("HEALTHY", "\x1b[31mone", "two", RUNNING=1)})
     result = bioengine(server, "apps", "logs", "demo", "-n", "5", "--previous", "2")
@@ -292,6 +306,20 @@ def test_stop_asks_first(server: FakeServer, worker: FakeWorker) -> None:
     assert "demo" in worker.apps and worker.calls == []
     assert bioengine(server, "apps", "stop", "demo", answer="y\n").stdout.endswith("Stopping demo.\n")
     assert "demo" not in worker.apps
+
+
+def test_a_question_that_nobody_answers_ends_its_line(server: FakeServer) -> None:
+    result = bioengine(server, "apps", "stop", "demo", answer="")
+    assert result.exit_code == 1 and "[y/N]:\nAborted." in result.stderr, "the error has a line of its own"
+
+
+def test_the_command_says_which_release_it_is(server: FakeServer) -> None:
+    result = bioengine(server, "--version")
+    assert (result.exit_code, result.stdout) == (0, f"bioengine {metadata.version('bioengine-gitops')}\n")
+
+
+def test_what_is_missing_is_called_as_the_help_calls_it(server: FakeServer) -> None:
+    assert "Missing argument 'SERVICE_ID'" in output(bioengine(server, "call"))
 
 
 def test_stop_can_wait_until_it_is_really_gone(server: FakeServer, worker: FakeWorker) -> None:

@@ -15,11 +15,17 @@ from bioengine_runtime.worker.pending import NOTHING, summary
 from bioengine_runtime.worker.presence import names_of
 from bioengine_runtime.worker.settings import read_settings
 from bioengine_runtime.worker.startup import BadStartup, deploy_all, read_wishes
+from bioengine_runtime.worker.tokens import kept_token
 
 NEEDED = (
     *("--server-url", "http://127.0.0.1:1", "--workspace", "lab", "--client-id", "worker"),
     *("--ray-address", "127.0.0.1:2", "--workspace-dir", "/home/of/worker"),
 )
+
+
+@pytest.fixture(autouse=True)
+def with_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPHA_TOKEN", "of the environment")
 
 
 def test_the_options_of_todays_workers_are_taken(tmp_path: Path) -> None:
@@ -60,15 +66,44 @@ def test_a_token_on_the_command_line_is_refused_with_the_way_out(
     assert "--token-file FILE" in said and "HYPHA_TOKEN" in said and "sesame" not in said
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--token-file", "/nowhere/token"), "--token-file: /nowhere/token holds none; give --token-file FILE, or set"),
+        (("--log-file", "/nowhere/worker.log"), "--log-file: there is no folder /nowhere; make it, or"),
+        (("--mode", "slurm"), "--mode: invalid choice: 'slurm'"),
+    ],
+)
+def test_what_could_not_work_ends_with_a_sentence_and_code_2(
+    options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_settings([*NEEDED, *options])
+    assert (ended.value.code, said in capsys.readouterr().err) == (2, True)
+
+
+def test_no_token_at_all_is_said_unless_one_is_kept_from_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HYPHA_TOKEN")
+    here = [*NEEDED, "--home", str(tmp_path), "--log-file", str(tmp_path / "worker.log")]
+    with pytest.raises(SystemExit):
+        read_settings(here)
+    assert "no Hypha token; give --token-file FILE" in capsys.readouterr().err
+    kept_token(tmp_path).write_text("renewed")
+    assert read_settings(here).token() is None
+
+
 def test_the_token_comes_from_the_file_as_it_is_now_or_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYPHA_TOKEN", "of the environment")
     assert read_settings(NEEDED).token() == "of the environment"
-    settings = read_settings([*NEEDED, "--token-file", str(tmp_path / "token")])
-    assert settings.token() is None
     (tmp_path / "token").write_text("of the file\n")
+    settings = read_settings([*NEEDED, "--token-file", str(tmp_path / "token")])
     assert settings.token() == "of the file"
+    (tmp_path / "token").unlink()
+    assert settings.token() is None
 
 
 def test_everything_wrong_with_startup_applications_is_named_and_no_value() -> None:
