@@ -1,13 +1,22 @@
-"""The last lines of the worker's own log, without reading more of the file than they take."""
+"""The worker's own log: a file that does not grow for ever, and its last lines, without reading more than they take."""
 
 from __future__ import annotations
 
+import logging
 import os
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import BinaryIO
 
 MOST_BYTES = 8 * 1024**2
 BLOCK = 64 * 1024
+LARGEST_BYTES = 64 * 1024**2
+"""Then what is older is kept in `FILE.1` until the file is full again."""
+
+
+def writer(file: Path) -> logging.Handler:
+    """Appends to the file."""
+    return RotatingFileHandler(file, maxBytes=LARGEST_BYTES, backupCount=1)
 
 
 def tail(file: Path | None, lines: int) -> list[str]:

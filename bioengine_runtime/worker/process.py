@@ -32,6 +32,7 @@ from bioengine_runtime.apps.record import read_records
 from bioengine_runtime.apps.supervisor import Supervisor, WorkerEnvironment
 from bioengine_runtime.gateway.deploy import GatewaySettings, ensure_gateway, refresh_gateway
 from bioengine_runtime.worker.leaving import stop_apps
+from bioengine_runtime.worker.log_file import writer
 from bioengine_runtime.worker.nodes import nodes
 from bioengine_runtime.worker.pending import pending
 from bioengine_runtime.worker.presence import Presence
@@ -202,7 +203,7 @@ def main(settings: WorkerSettings) -> int:
 
 def set_up_logging(file: Path | None, *, debug: bool) -> None:
     """Debugging is for our own lines: those of libraries quote messages, and messages may carry secrets."""
-    handler = logging.FileHandler(file) if file is not None else logging.StreamHandler(sys.stderr)
+    handler = writer(file) if file is not None else logging.StreamHandler(sys.stderr)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=[handler], force=True)
     if debug:
         logging.getLogger("bioengine_runtime").setLevel(logging.DEBUG)

@@ -82,7 +82,8 @@ async def test_a_provider_that_does_not_end_is_given_up(monkeypatch: pytest.Monk
     assert time.monotonic() - began < 30
 
 
-def test_it_is_off_unless_asked_for() -> None:
+def test_it_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPHA_TOKEN", "t0ken")
     needed = [
         "--server-url",
         "http://h",

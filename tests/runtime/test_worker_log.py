@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,13 @@ def test_no_log_is_said_in_plain_words(log: Path) -> None:
         tail(None, 10)
     with pytest.raises(RuntimeError, match=r"worker\.log cannot be read: No such file"):
         tail(log, 10)
+
+
+def test_a_log_does_not_grow_for_ever(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_log, "LARGEST_BYTES", 1000)
+    handler = worker_log.writer(log)
+    for number in range(1000):
+        handler.emit(logging.makeLogRecord({"msg": f"line {number}"}))
+    handler.close()
+    assert sum(file.stat().st_size for file in log.parent.iterdir()) <= 2000
+    assert tail(log, 1) == ["line 999"]
