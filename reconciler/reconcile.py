@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,7 @@ from reconciler.lease import change
 from reconciler.mask import masked_live
 from reconciler.observe import observe
 from reconciler.planning import conditions, drift, meanwhile, plan_file
+from reconciler.planning.agreed import Aim, within
 from reconciler.planning.declare import declare
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
@@ -71,11 +72,15 @@ async def reconcile(
     *,
     tell: Tell = lambda _: None,
     approved: bool = False,
+    agreed: Collection[Aim] | None = None,
     woken: Callable[[], bool] = lambda: False,
 ) -> Pass:
     """The whole picture, once of many times, by the one who has the lease: what waits for an app to come up is left to
-    a later pass. Raises what `look` and `carry_out` raise."""
+    a later pass. Nothing but what was `agreed` is done; None: all that git asks for. Raises what `look` and `carry_out`
+    raise."""
     seen = await look(world, options)
+    if agreed is not None:
+        seen = replace(seen, plan=within(seen.plan, agreed))
     if seen.live.remembered is not None:
         await _hold(world, seen.hypha)
     return await carry_out(world, seen, tell=tell, approved=approved, one_wave=True, woken=woken)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from bioengine_runtime.contract.status import AppState, Rejection, WorkerState
 from reconciler.apply import Tell
 from reconciler.errors import Unreachable
-from reconciler.planning.steps import DeployApp, Plan, PlanOptions, Reason, Result, StopApp, UpdateApp
+from reconciler.planning.agreed import WAITS, Aim
+from reconciler.planning.steps import DeployApp, Outcome, Plan, PlanOptions, Reason, Result, StopApp, UpdateApp
 from reconciler.ports import Runtime, World
 from reconciler.reconcile import Pass, reconcile
 
@@ -46,16 +47,26 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """The last pass, and how every app that was touched, or was as it should be, ended up."""
+    """The last pass, and how every app that was touched, or was as it should be, ended up. `outcomes` are those of all
+    passes; of a step that was done more than once, how it ended."""
 
     last: Pass
     passes: int
     apps: Mapping[str, Settled] = field(default_factory=dict[str, Settled])
+    outcomes: tuple[Outcome, ...] = ()
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """What is not done because nobody said yes to it, in sentences."""
+        plan = self.last.look.plan
+        gate = (plan.gate.message,) if plan.gate and not self.last.outcomes else ()
+        return (*gate, *(f"{h.app_id}: {h.message}" for h in plan.held if h.reason is Reason.APPROVAL_REQUIRED))
 
     @property
     def ok(self) -> bool:
-        done = all(outcome.result is Result.DONE for outcome in self.last.outcomes)
-        return done and all(a.verdict in (Verdict.HEALTHY, Verdict.GONE) for a in self.apps.values())
+        done = all(outcome.result is Result.DONE for outcome in self.outcomes)
+        well = all(app.verdict in (Verdict.HEALTHY, Verdict.GONE) for app in self.apps.values())
+        return done and well and not self.left
 
 
 async def reconcile_until_settled(
@@ -66,19 +77,23 @@ async def reconcile_until_settled(
     timeout_s: float,
     tell: Tell,
     approved: bool = False,
+    agreed: Collection[Aim] | None = None,
     waiting: Callable[[Iterable[Settled]], None] = lambda _: None,
     every_s: float = 1.0,
 ) -> Waited:
-    """Passes after `first` until nothing is left that time alone would change."""
+    """Passes after `first` until nothing is left that time alone would change. They do nothing but what was `agreed`;
+    None: whatever git asks for by then."""
     deadline = time.monotonic() + timeout_s
     done, passes, wanted = first, 1, to_wait_for(first)
+    outcomes = {outcome.address: outcome for outcome in first.outcomes}
     while True:
         apps = await _until_settled(done.look.hypha.runtime, wanted, deadline, waiting, every_s)
         finished = time.monotonic() > deadline or passes >= PASSES or not _more_to_come(done)
         if finished:
-            return Waited(done, passes, apps)
+            return Waited(done, passes, apps, tuple(outcomes.values()))
         options = replace(options, tried=options.tried | wanted.keys())
-        done = await reconcile(world, options, tell=tell, approved=approved)
+        done = await reconcile(world, options, tell=tell, approved=approved, agreed=agreed)
+        outcomes |= {outcome.address: outcome for outcome in done.outcomes}
         passes += 0 if _goes_on(done) else 1  # to ask again undoes nothing
         wanted |= to_wait_for(done)
         if done.look.plan.empty and _waits(done.look.plan):
@@ -173,4 +188,4 @@ def _goes_on(done: Pass) -> bool:
 
 
 def _waits(plan: Plan) -> bool:
-    return any(held.reason in (Reason.DEPENDENCY_NOT_READY, Reason.UPDATING) for held in plan.held)
+    return any(held.reason in WAITS for held in plan.held)

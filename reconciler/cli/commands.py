@@ -111,7 +111,8 @@ def apply(
     timeout: Timeout = 900.0,
     output: Annotated[Stream, typer.Option("-o", "--output", help="How it is told.")] = Stream.TEXT,
 ) -> None:
-    """Make it so, once. Shows the plan and asks; a saved plan is refused (exit 3) when anything moved since.
+    """Make it so, once. Shows the plan and asks. A saved plan is done without asking, and refused (exit 3) when
+    anything moved since, or when it waits for an approval or a window. What is pushed meanwhile is left to the next.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import socket
 from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -72,7 +73,7 @@ class Place:
 
     @property
     def command_tail(self) -> str:
-        """The options that made this place, to be repeated in the next command."""
+        """The options that made this place, to be repeated in the next command of a shell."""
         said = [
             ("--ref", self.ref),
             ("--path", self.path),
@@ -88,8 +89,8 @@ class Place:
             ("--token-file", self.token_file),
         ]
         flags = [("--deny-private-hosts", self.deny_private_hosts), ("--worktree", self.worktree)]
-        words = [self.repository, *(f"{name} {value}" for name, value in said if value)]
-        return " ".join([*words, *(name for name, said in flags if said)])
+        words = [self.repository, *(word for name, value in said if value for word in (name, str(value)))]
+        return shlex.join([*words, *(name for name, said in flags if said)])
 
     def hypha_of(self, cluster: ClusterSpec) -> HyphaSpec:
         """What cluster.yaml says, but for what the command line says."""

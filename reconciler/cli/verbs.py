@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.text import Text
@@ -19,15 +20,19 @@ from reconciler.cli.place import Place, alone, opened, source_of
 from reconciler.cli.show import Screen, app_row, applied, apps_table, said
 from reconciler.errors import InvalidDesiredState, ReconcilerError, Remedy, SourceUnusable, StalePlan, UnsafePlan
 from reconciler.planning import drift, plan_file, plan_lines, render_markdown, render_text
+from reconciler.planning.agreed import aims
 from reconciler.planning.approving import guarded
 from reconciler.planning.conditions import TIME_HELPS
 from reconciler.planning.declare import declare
+from reconciler.planning.rights import is_approved
 from reconciler.planning.shown import listed
+from reconciler.planning.source import CLUSTER_FILE
 from reconciler.planning.steps import Plan, PlanOptions
 from reconciler.planning.supposed import plan_since
 from reconciler.ports import World
 from reconciler.reconcile import Look, Pass, carry_out, look
 from reconciler.settle import Settled, Verdict, Waited, reconcile_until_settled
+from reconciler.still import StillSource
 
 
 class NotApproved(ReconcilerError):
@@ -35,6 +40,12 @@ class NotApproved(ReconcilerError):
 
     remedy = Remedy.OPERATOR
     exit_code = 3
+
+
+class NotSaved(ReconcilerError):
+    """A plan that could not be written to its file."""
+
+    remedy = Remedy.OPERATOR
 
 
 class NoSuchApp(ReconcilerError):
@@ -120,31 +131,37 @@ async def apply(place: Place, wishes: Wishes, screen: Screen) -> int:
 
 
 async def apply_in(world: World, wishes: Wishes, place: Place, screen: Screen) -> int:
-    """Look, show, ask, do."""
+    """Look, show, ask, do: what is shown, and nothing that is pushed meanwhile."""
+    world = replace(world, source=StillSource(world.source))
     seen = await looked(world, wishes.options, screen)
     screen.note(render_text.render(seen.plan, command=""))
     _refuse_unsafe(seen.plan)
-    if not seen.plan.empty:
-        _approve(wishes, seen.plan, screen)
-    return await _carry_out(world, seen, wishes, place, screen)
+    approved = not seen.plan.empty and _approve(wishes, seen.plan, screen)
+    return await _carry_out(world, seen, wishes, place, screen, approved=approved)
 
 
 async def apply_saved(place: Place, file: Path, wishes: Wishes, screen: Screen) -> int:
+    """Do what was saved, as it was read then; nobody is asked, but where the plan stands before a gate."""
     document, saved = _read_saved(file)
-    place = replace(place, repository=saved.url, ref=None if saved.worktree else saved.ref, worktree=saved.worktree)
+    ref = None if saved.worktree else saved.ref
+    place = replace(place, repository=saved.url, ref=ref, path=saved.path, cluster=saved.file, worktree=saved.worktree)
     wishes = replace(wishes, options=saved.options)
     with alone(place.home):
         async with opened(place, writes=True) as world:
             screen.masked = world.secrets.masked
+            world = replace(world, source=StillSource(world.source))
             seen = await looked(world, saved.options, screen)
             valid_s = seen.desired.cluster.policy.plan_valid_s
             old = plan_file.out_of_date(saved, valid_s=valid_s, now=time.time())
             moved = [old] if old else [*plan_file.differences(document, seen.plan)]
             if moved:
-                hint = f"Make a new one: reconcile plan {place.command_tail} --out {file}"
+                hint = f"Make a new one: reconcile plan {place.command_tail} --out {quote(str(file))}"
                 raise StalePlan(f"{file} no longer fits: {'; '.join(moved)}", hint=hint)
             _refuse_unsafe(seen.plan)
-            return await _carry_out(world, seen, wishes, place, screen)
+            if seen.plan.gate:
+                screen.note(render_text.render(seen.plan, command=""))
+            approved = seen.plan.gate is not None and _approve(wishes, seen.plan, screen)
+            return await _carry_out(world, seen, wishes, place, screen, approved=approved)
 
 
 async def validate(place: Place, screen: Screen) -> int:
@@ -155,9 +172,9 @@ async def validate(place: Place, screen: Screen) -> int:
         screen.problems(desired.problems)
         return 1
     count = len(desired.apps)
-    screen.result(f"{tree.revision.short}: cluster.yaml and {count} app{'s' if count != 1 else ''} are valid.")
+    screen.result(f"{tree.revision.short}: {tree.name} and {count} app{'s' if count != 1 else ''} are valid.")
     for folder in desired.unused:
-        screen.result(f"{folder}: no app in cluster.yaml uses it, so it is not deployed.")
+        screen.result(f"{folder}: no app in {tree.name} uses it, so it is not deployed.")
     screen.result(f"\nNext: reconcile plan {place.command_tail}")
     return 0
 
@@ -206,25 +223,36 @@ def _refuse_unknown(named: Collection[str], known: Collection[str], option: str,
         raise NoSuchApp(f"{option}{target}: no such app, {where}", hint=hint)
 
 
-async def _carry_out(world: World, seen: Look, wishes: Wishes, place: Place, screen: Screen) -> int:
+async def _carry_out(world: World, seen: Look, wishes: Wishes, place: Place, screen: Screen, *, approved: bool) -> int:
+    """Also what waits for something to come up, with `wait`: all of it is in the look, and no more is done."""
+    approved = approved or is_approved(seen.plan, seen.desired.cluster.policy, seen.live)
     lines = JsonLines(screen) if wishes.output == "jsonl" else None
     with screen.progress(len(seen.plan.steps)) as progress:
         if lines:
             lines.begin(seen.plan)
         tell = lines or progress
-        done = await carry_out(world, seen, tell=tell, approved=True, one_wave=wishes.wait)
+        done = await carry_out(world, seen, tell=tell, approved=approved, one_wave=wishes.wait)
         waited = None
         if wishes.wait:
             waited = await reconcile_until_settled(
-                world, wishes.options, done, timeout_s=wishes.timeout_s, tell=tell, approved=True
+                world,
+                wishes.options,
+                done,
+                timeout_s=wishes.timeout_s,
+                tell=tell,
+                approved=approved,
+                agreed=aims(seen.plan, seen.desired),
             )
     complete = not (seen.desired.problems or seen.plan.unseen)
-    code = 1 if done.failed or not complete or (waited and not waited.ok) else 0
+    well = waited.ok if waited else not done.failed
+    code = 0 if well and complete else 1
     if waited:
         show_settled(waited.apps.values(), screen)
+        for line in waited.left:
+            screen.note(f"not done: {line}")
     if lines:
         lines.settled(waited.apps.values() if waited else ())
-        lines.summary(done.outcomes, complete=complete, exit_code=code)
+        lines.summary((waited or done).outcomes, complete=complete, exit_code=code)
     elif wishes.output == "json":
         screen.document(_result(done, waited))
     else:
@@ -233,16 +261,22 @@ async def _carry_out(world: World, seen: Look, wishes: Wishes, place: Place, scr
 
 
 def _say(done: Pass, waited: Waited | None, place: Place, screen: Screen) -> None:
-    for outcome in done.outcomes:
+    outcomes = (waited or done).outcomes
+    for outcome in outcomes:
         screen.result(f"{outcome.address}  {said(outcome)}")
     for app in waited.apps.values() if waited else ():
         screen.result(f"{app.app_id}  {app.verdict.value}")
-    screen.result(applied(done.outcomes) if done.outcomes else "Nothing to do.")
+    screen.result(applied(outcomes) if outcomes else "Nothing to do.")
     screen.result(f"\nNext: reconcile get {place.command_tail}")
 
 
 def _save(document: Mapping[str, Any], file: Path) -> None:
-    file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Raises NotSaved."""
+    try:
+        file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        hint = "Name a file in a folder that is there and that you may write to."
+        raise NotSaved(f"--out {file}: the plan was not saved: {error.strerror}", hint=hint) from None
 
 
 def _read_saved(file: Path) -> tuple[dict[str, Any], plan_file.SavedPlan]:
@@ -253,21 +287,28 @@ def _read_saved(file: Path) -> tuple[dict[str, Any], plan_file.SavedPlan]:
         raise StalePlan(f"{file}: {error}", hint="Make a plan with: reconcile plan --out plan.json") from None
 
 
-def _approve(wishes: Wishes, planned: Plan, screen: Screen) -> None:
-    """A person's yes opens every gate; a flag that stands in a script opens none. Raises NotApproved."""
+def _approve(wishes: Wishes, planned: Plan, screen: Screen) -> bool:
+    """Whether a person said yes, which opens every gate; a flag, or a file, that stands in a script opens none. Raises
+    NotApproved."""
     if wishes.ordered:
-        return
+        return True
+    somebody = _somebody_is_there() and not wishes.auto_approve
+    if planned.gate and not somebody:
+        raise NotApproved(planned.gate.message, hint=planned.gate.fix)
     if wishes.auto_approve:
-        if planned.gate:
-            raise NotApproved(planned.gate.message, hint=planned.gate.fix)
-        return
-    if not sys.stdin.isatty():
+        return False
+    if not somebody:
         raise NotApproved(
             "nobody to ask: stdin is no terminal", hint="Say it with --auto-approve, or apply a saved plan."
         )
     screen.note("\nDo you want to perform these actions? Only 'yes' will be accepted to approve.")
     if screen.err.input("  Enter a value: ").strip() != "yes":
         raise NotApproved("not approved; nothing was changed")
+    return True
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty()
 
 
 def _refuse_unsafe(planned: Plan) -> None:
@@ -285,7 +326,9 @@ def _after_plan(planned: Plan, place: Place, out: Path | None) -> str:
         return f"reconcile up {place.command_tail}" if any("embedded" in u.why for u in planned.unseen) else ""
     if planned.empty:
         return f"reconcile get {place.command_tail}"
-    return f"reconcile apply {out}" if out else f"reconcile apply {place.command_tail}"
+    if out:  # where it is from, it says itself
+        place = replace(place, repository=str(out), ref=None, path="", cluster=CLUSTER_FILE, worktree=False)
+    return f"reconcile apply {place.command_tail}"
 
 
 def _result(done: Pass, waited: Waited | None) -> dict[str, object]:
@@ -294,13 +337,13 @@ def _result(done: Pass, waited: Waited | None) -> dict[str, object]:
         "revision": done.look.plan.revision.short,
         "outcomes": [
             {"address": o.address, "result": o.result.value, "message": o.message, "seconds": o.seconds}
-            for o in done.outcomes
+            for o in (waited or done).outcomes
         ],
         "apps": [
             {"id": app.app_id, "verdict": app.verdict.value, "why": app.why}
             for app in (waited.apps.values() if waited else ())
         ],
-        "report": done.report,
+        "report": (waited.last if waited else done).report,
     }
 
 

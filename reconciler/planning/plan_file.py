@@ -39,6 +39,8 @@ FORMAT_VERSION = "1.0"
 _UNSIGNED = frozenset({"digest"})
 _FORECAST = frozenset({"note", "interruption_s", "takes_s", "room"})
 """Of an effect: what varies with free resources and with what was learned, and decides nothing."""
+_WHERE = frozenset({"path", "file"})
+"""Of a source: where to look again. What was found there, the cluster's name and the steps say."""
 CLOCKS_DIFFER_S = 300.0
 """So far the clock of the machine that made a plan may be ahead."""
 
@@ -51,6 +53,8 @@ class SavedPlan:
     url: str
     ref: str
     commit: str
+    path: str
+    file: str
     worktree: bool
     options: PlanOptions
     created_at: str
@@ -112,6 +116,8 @@ def from_json(document: Mapping[str, Any]) -> SavedPlan:
             url=str(source["url"]),
             ref=str(source["ref"]),
             commit=str(source["commit"]),
+            path=str(source["path"]),
+            file=str(source["file"]),
             worktree=bool(source["worktree"]),
             options=PlanOptions(
                 targets=frozenset(str(target) for target in options["targets"]),
@@ -163,7 +169,8 @@ def _moved_items(word: str, key: str, saved: Any, now: Any, decided: Any) -> Ite
 
 def _decisions(content: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        **{key: content[key] for key in ("cluster", "source", "options")},
+        **{key: content[key] for key in ("cluster", "options")},
+        "source": {key: value for key, value in content["source"].items() if key not in _WHERE},
         "live": content["live"]["digest"],
         "steps": [_decided_step(step) for step in content["steps"]],
         "held": [_decided_held(held) for held in content["held"]],
@@ -220,6 +227,8 @@ def _revision(revision: Revision) -> dict[str, Any]:
         "commit": revision.commit,
         "subject": revision.subject,
         "signature": revision.signature,
+        "path": revision.path,
+        "file": revision.file,
         "worktree": revision.worktree,
     }
 

@@ -25,8 +25,8 @@ EVERYBODY = Trust()
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Which commit of which repository. `url` carries no credentials; `signature` says by whom it is signed, when that
-    was checked."""
+    """Which commit of which repository, and which of its folders (`path`) and cluster files (`file`). `url` carries no
+    credentials; `signature` says by whom it is signed, when that was checked."""
 
     url: str
     ref: str
@@ -34,6 +34,8 @@ class Revision:
     subject: str = ""
     worktree: bool = False
     signature: str = ""
+    path: str = ""
+    file: str = CLUSTER_FILE
     away: str = ""
     """Why the repository could not be read since; what is said here was so when it last could."""
 

@@ -108,7 +108,15 @@ class GitSource:
         before = last if last and last.revision.ref == found.ref else None
         rewritten = before is not None and not is_ancestor(found.git, before.revision.commit, found.commit)
         return SourceTree(
-            revision=Revision(self.url, found.ref, found.commit, subject_of(commit), signature=signature),
+            revision=Revision(
+                self.url,
+                found.ref,
+                found.commit,
+                subject_of(commit),
+                signature=signature,
+                path=self._path,
+                file=self._cluster,
+            ),
             cluster_file=content.beside.get(self._cluster),
             folders=content.folders,
             read=objects.read,
@@ -133,6 +141,8 @@ class GitSource:
                 found.commit,
                 "" if unborn else subject_of(Objects(found.git).prefetch(found.commit)),
                 worktree=_identity(content) != _identity(head),
+                path=self._path,
+                file=self._cluster,
             ),
             cluster_file=content.beside.get(self._cluster),
             folders=content.folders,
