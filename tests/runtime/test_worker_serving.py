@@ -80,7 +80,7 @@ def test_ray_shows_the_token_of_the_file_that_is_given(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INSTEAD_OF_SERVING, *options],
         cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(Path.cwd())},
+        env={**environment, "HYPHA_TOKEN": "t", "PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
         timeout=60,
