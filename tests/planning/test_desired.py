@@ -190,6 +190,7 @@ def test_a_spec_is_total() -> None:
         "digest": app.spec.digest(),
         "adopts": None,
         "by": None,
+        "users_from_manifest": False,
     }
     assert app.where == Location("cluster.yaml", 3, 3)
     assert app.code is not None
