@@ -99,3 +99,17 @@ async def test_an_edited_plan_is_refused(lab: Lab, update: Path) -> None:
     edit(update)
     assert "the file was changed" in await refused(lab, update)
     assert await lab.call("alpha") == "pong"
+
+
+async def test_a_saved_plan_waits_for_its_approval(lab: Lab, tmp_path: Path) -> None:
+    manual, callers = "policy: {apply: manual}\n", '    authorized_users: ["*", ann@lab.example]\n'
+    await lab.push(a_repository("alpha", cluster=manual, alpha=callers))
+    file = await plan(lab, tmp_path / "plan.json")
+    plan_id = json.loads(file.read_text())["id"]
+    assert f"reconcile approve {plan_id}" in await refused(lab, file)
+    said = await replace(lab, repository=Path(plan_id)).reconcile("approve", "--repo", str(lab.repository))
+    assert said.code == 0, said.stderr
+    done = await apply(lab, file)
+    assert done.code == 0, done.stdout + done.stderr
+    spec = (await lab.apps())["alpha"].spec
+    assert spec and "ann@lab.example" in str(spec.authorized_users)
