@@ -360,12 +360,12 @@ async def test_another_worker_object_reads_everything_back(
     second = Supervisor(reader=artifacts, environment=environment)
     await second.start()
     try:
-        async with asyncio.timeout(
-            30
-        ):  # what was deployed a moment ago is still being called good, by the one or the other
-            while (read := await second.states()) != await supervisor.states():
-                await asyncio.sleep(0.5)
-        assert {state.app_id for state in read} >= {"plain", "own"}
+        for _ in range(60):  # what was deployed a moment ago is still being called good, by the one or the other
+            read, known = await second.states(), await supervisor.states()
+            if read == known:
+                break
+            await asyncio.sleep(0.5)
+        assert read == known and {state.app_id for state in read} >= {"plain", "own"}
     finally:
         await second.stop()
 
