@@ -15,7 +15,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
-from ray.exceptions import RayTaskError
+from grpc.aio import AioRpcError
+from ray.exceptions import RayError, RayTaskError, UnserializableException
 
 log = logging.getLogger("ray.serve")
 Stream = AsyncGenerator[Any, None]
@@ -73,9 +74,16 @@ def as_gateway_calls_it(method: Callable[..., Any]) -> Callable[..., Any]:
             return await method(*args, **kwargs)
         except Exception as error:
             raised = under_ray(error)
-            raise AsRaised(type(raised).__name__, str(raised)) from error
+            raise AsRaised(type(raised).__name__, _text(raised)) from error
 
     return answer
+
+
+def _text(raised: Exception) -> str:
+    """Its own words; Ray's of a deployment that was lost name the addresses of nodes, and callers get to read this."""
+    if isinstance(raised, RayError | AioRpcError) and not isinstance(raised, UnserializableException):
+        return "another deployment of the app, or the way to it, was lost"
+    return str(raised)
 
 
 def under_ray(error: Exception) -> Exception:

@@ -55,7 +55,7 @@ def describe(request: Request) -> Description:
         _keep_ray_away()
         deployment, user_class = load_class(request["code"], request["module"], request["class_name"])
         methods = _methods(user_class)
-        problems = _kwargs_problems(user_class, request)
+        problems = _kwargs_problems(user_class, request) + _schema_problems(user_class, methods)
         if request["entry"] and not methods:
             marks = "@schema_method (format 0.6.0: @bioengine.method)"
             problems.append(f"{user_class.__name__} has no {marks}, so nobody could call the app")
@@ -104,6 +104,24 @@ def _methods(user_class: type) -> list[dict[str, Any]]:
             if isinstance(schema, Mapping) and not name.startswith("_"):
                 found[name] = {"name": name, "schema": _plain(dict(schema))}
     return list(found.values())
+
+
+def _schema_problems(user_class: type, methods: list[dict[str, Any]]) -> list[str]:
+    """What an author wrote as a schema by hand, and no caller could be shown."""
+    problems: list[str] = []
+    for method in methods:
+        parameters = method["schema"].get("parameters") or {}
+        parts: dict[str, tuple[Any, type]] = {"": (parameters, dict)}
+        if isinstance(parameters, dict):
+            parts["properties of "] = (parameters.get("properties") or {}, dict)
+            parts["required of "] = (parameters.get("required") or [], list)
+        problems += [
+            f"{user_class.__name__}.{method['name']}: {part}the parameters of its schema must be a "
+            f"{'mapping' if kind is dict else 'list'}, not {type(value).__name__}"
+            for part, (value, kind) in parts.items()
+            if not isinstance(value, kind)
+        ]
+    return problems
 
 
 def _kwargs_problems(user_class: type, request: Request) -> list[str]:

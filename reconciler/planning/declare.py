@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, cast
 
 from bioengine_runtime.contract.app import HYPHA_TOKEN, AppSpec, Autoscaling
-from bioengine_runtime.contract.base import ENTIRE, JsonValue, SecretFromAge, SecretRef
+from bioengine_runtime.contract.base import ENTIRE, OF_HYPHA, JsonValue, SecretFromAge, SecretRef
 from bioengine_runtime.contract.cluster import AppInstance, ClusterSpec, HyphaSpec, artifact_version
 from bioengine_runtime.contract.code import ClassFacts
 from bioengine_runtime.contract.manifest import AppManifest
@@ -203,7 +203,7 @@ def _same_names(tree: SourceTree) -> dict[str, list[Problem]]:
 
 # ── One instance ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-RESERVED_IDS = frozenset({"bioengine-worker", "bioengine-gateway"})
+RESERVED_IDS = frozenset({"bioengine-worker", "bioengine-gateway"}) | OF_HYPHA
 """Besides the services that `hypha:` names; an app of such an id would be found in their place."""
 _OF_RECONCILERS = ("", "-page", "-webhook")
 _RESERVED_ENV = frozenset(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from hypha_rpc.utils.schema import schema_method
+from ray.exceptions import ActorUnavailableError
 
 from bioengine_runtime.apps.calling import AsRaised, as_gateway_calls_it, as_serve_calls_it, call
 from bioengine_runtime.apps.sharing import Shared
@@ -117,6 +118,15 @@ async def test_the_gateway_gives_arguments_whole_and_gets_errors_that_it_can_ope
     opened = pickle.loads(pickle.dumps(raised.value))
     assert (opened.name, opened.text) == ("ValueError", "not this")
     assert inspect.isasyncgenfunction(streams)
+
+
+async def test_of_another_deployment_that_is_lost_no_address_is_told():
+    async def asks_another() -> None:
+        raise ActorUnavailableError("the actor at ipv4:10.0.0.7:43211 is unavailable", b"0" * 16)
+
+    with pytest.raises(AsRaised) as raised:
+        await as_gateway_calls_it(asks_another)((), {})
+    assert raised.value.text == "another deployment of the app, or the way to it, was lost"
 
 
 async def test_one_look_serves_all_who_ask_while_another_is_under_way():

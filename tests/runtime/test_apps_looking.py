@@ -85,6 +85,10 @@ def test_what_does_not_fit_is_named(tmp_path: Path, fields: dict[str, Any], prob
         ("import os\nos._exit(7)\n", "importing it ended its process"),
         (HEAD + "class Main: ...\n", "not a class decorated with @serve.deployment"),
         (HEAD + "@serve.deployment\nclass Main: ...\n", "no @schema_method"),
+        (
+            HEAD + "@serve.deployment\nclass Main:\n    def run(self): ...\n    run.__schema__ = {'parameters': 1}\n",
+            "Main.run: the parameters of its schema must be a mapping, not int",
+        ),
     ],
 )
 def test_what_breaks_is_told_with_its_place(tmp_path: Path, source: str, problem: str):
