@@ -56,7 +56,8 @@ def test_each_cluster_has_what_the_base_says_and_its_own(repository: Repository,
     assert prod.apps["more"].where == Location("prod.yaml", 6, 3)
     lab = declare(fetch(repository, cluster="cluster.yaml", worktree=worktree))
     assert lab.cluster.name == "lab" and set(lab.apps) == {"demo"}
-    assert prod.revision == lab.revision and not prod.revision.worktree
+    assert prod.revision.commit == lab.revision.commit and not prod.revision.worktree
+    assert (prod.revision.file, lab.revision.file) == ("prod.yaml", "cluster.yaml")
 
 
 def test_a_change_of_the_base_is_a_change_of_the_cluster(repository: Repository) -> None:
