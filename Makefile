@@ -4,13 +4,20 @@ UV_VERSION := 0.13.8
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV := .uv/bin/uv
 
-.PHONY: up test setup lint bench clean
+.PHONY: up test stacks parts setup lint bench clean
 
 up: setup  ## Start the embedded default and keep it as example-desired-state says; ONCE=1: one pass, then stop.
 	.venv/bin/reconcile up example-desired-state $(if $(ONCE),--once) $(ARGS)
 
-test: setup  ## Every check there is.
-	.venv/bin/pytest $(ARGS)
+test: setup  ## Every check there is: one stack at a time, and beside it what needs none, and the soak.
+	$(MAKE) --no-print-directory --jobs=2 stacks parts
+
+stacks:
+	.venv/bin/pytest -m e2e --ignore=tests/e2e/test_soak.py $(ARGS)
+
+parts:
+	.venv/bin/pytest -q -m "not e2e" $(ARGS)
+	.venv/bin/pytest -q tests/e2e/test_soak.py
 
 setup: .venv/.synced .venv-hypha/.synced  ## Both environments, from locked versions; nothing to do when they are current.
 

@@ -354,7 +354,7 @@ async def test_callers_on_hypha_hear_the_lines_and_end_their_code_by_leaving(mon
     async with a_stack(with_worker=False) as stack, stack.connected() as worker:
         present = callers.Callers(lambda client: worker.rpc.ping(client, timeout=2))
         watching = asyncio.create_task(present.watch())
-        methods = remote_methods(Runs(), lambda *_: None, present)
+        methods = remote_methods(Runs(), lambda *_: None, lambda _: True, present)
         await worker.register_service({"id": "code", "config": {"require_context": True}, **methods})
         address = {"server_url": stack.url, "token": await worker.generate_token(), "logger": None}
         heard: list[str] = []
