@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bioengine_runtime.contract.cluster import Policy
 from reconciler.planning.live import LiveState
-from reconciler.planning.rights import is_approved
+from reconciler.planning.rights import by_itself, is_approved
 from reconciler.planning.steps import Gate, Plan, Reason
 from reconciler.planning.windows import is_open, next_opening
 
@@ -17,7 +17,7 @@ def gate_of(plan: Plan, policy: Policy, live: LiveState) -> Gate | None:
     """None when it may be carried out now."""
     if not plan.steps or is_approved(plan, policy, live):
         return None
-    fix = f"reconcile approve {plan.id}"
+    fix = f"reconcile approve {plan.id}" if by_itself(plan.options) else "say yes to it at a terminal: reconcile apply"
     if policy.apply == "manual":
         message = f"policy.apply is manual, and no approver approved plan {plan.id} yet"
         return Gate(Reason.APPROVAL_REQUIRED, message, fix)
