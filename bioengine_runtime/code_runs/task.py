@@ -37,6 +37,7 @@ Event = tuple[str, bytes]
 
 def run_in_child(job: bytes, ray_address: str, given: Collection[str]) -> Iterator[Event]:
     """Run a job in a process of its own. `given`: variables the caller has set. Ended early, it ends the process."""
+    _can_be_interrupted()
     read, write = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "bioengine_runtime.code_runs.child", str(write)],
@@ -69,6 +70,12 @@ def run_in_child(job: bytes, ray_address: str, given: Collection[str]) -> Iterat
         os.close(read)
         for pipe in (process.stdin, process.stdout, process.stderr):
             pipe.close()
+
+
+def _can_be_interrupted() -> None:
+    """Ray cancels a task as Ctrl-C would. Where Ray was started in the background of a script, that is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def environment(inherited: Mapping[str, str], given: Collection[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,12 +36,16 @@ CANARIES = {"HYPHA_TOKEN": "canary-token", "HYPHA_TOKEN_FILE": "/canary/file", "
 
 @pytest.fixture(scope="module", autouse=True)
 def on_ray() -> Iterator[None]:
-    """The Ray, and with it every process of it, is started by somebody with secrets in the environment."""
+    """The Ray, and with it every process of it, is started by somebody with secrets in the environment; and in the
+    background of a script, where Ctrl-C is ignored."""
     os.environ.update(CANARIES)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with a_ray():
+            signal.signal(signal.SIGINT, before)
             yield
     finally:
+        signal.signal(signal.SIGINT, before)
         for name in CANARIES:
             os.environ.pop(name, None)
 
