@@ -179,7 +179,7 @@ def _world(folder: Path, session: Recorded) -> World:
     there = cast("HyphaSession", session)
     hypha = Hypha(HyphaArtifacts(there), WorkerRuntime(there, f"{WORKSPACE}/bioengine-worker"))
     source = GitSource(folder / "repository", mirror_dir=folder / "mirrors")
-    return World(source, lambda _: hypha, LocalSecrets(folder / "fingerprint.key", make_key=False, environ={}))
+    return World(source, lambda _: hypha, LocalSecrets(folder / "fingerprint.key", environ={}))
 
 
 MANIFEST = """\
