@@ -115,7 +115,7 @@ async def provide(url: str, workspace: str, token_file: str) -> None:
         {"server_url": url, "workspace": workspace, "token": token.strip(), "logger": None}
     )
 
-    async def echo(data: bytes, context: Any = None) -> bytes:  # noqa: ARG001
+    async def echo(data: bytes, context: Any = None) -> bytes:  # noqa: ARG001 - hypha-rpc passes it by name
         return data
 
     await server.register_service(

@@ -58,7 +58,7 @@ class Proxy:
         config = {"server_url": url, "token": token, "client_id": f"proxy-{app_id}", "logger": None}
         self._server = await connect_to_server(config)
 
-        async def echo(data: bytes, context: Any = None) -> bytes:  # noqa: ARG001
+        async def echo(data: bytes, context: Any = None) -> bytes:  # noqa: ARG001 - hypha-rpc passes it by name
             return await handle.echo.remote(data)
 
         service = {"id": app_id, "config": {"visibility": "public", "require_context": True}, "echo": echo}
@@ -110,7 +110,7 @@ async def provide(url: str, token_file: str) -> None:
     token = await asyncio.to_thread(Path(token_file).read_text)
     server = await connect_to_server({"server_url": url, "token": token, "client_id": "straight", "logger": None})
 
-    async def echo(data: bytes, context: Any = None) -> bytes:  # noqa: ARG001
+    async def echo(data: bytes, context: Any = None) -> bytes:  # noqa: ARG001 - hypha-rpc passes it by name
         return data
 
     options = {"visibility": "public", "require_context": True}

@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-MAX_BYTES = 1024**2
-MAX_DEPTH = 50
+from bioengine_runtime.contract.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH
 
 _Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
@@ -22,8 +21,8 @@ class BadText(ValueError):
 
 def read_manifest(content: bytes) -> Any:
     """The document. Raises BadText."""
-    if len(content) > MAX_BYTES:
-        raise BadText(f"larger than {MAX_BYTES // 1024} KiB; move data out of it")
+    if len(content) > MAX_YAML_BYTES:
+        raise BadText(f"larger than {MAX_YAML_BYTES // 1024} KiB; move data out of it")
     try:
         _check(content)
         return yaml.load(content, Loader=_Loader)
@@ -44,5 +43,5 @@ def _check(content: bytes) -> None:
         if tag := getattr(event, "tag", None):
             raise BadText(f"line {line}: tag {tag}; remove it, values are plain YAML here")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise BadText(f"line {line}: nested deeper than {MAX_DEPTH} levels; flatten it")
+        if depth > MAX_YAML_DEPTH:
+            raise BadText(f"line {line}: nested deeper than {MAX_YAML_DEPTH} levels; flatten it")

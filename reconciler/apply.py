@@ -70,7 +70,7 @@ Event = Started | Progressed | Ended
 Tell = Callable[[Event], None]
 
 
-async def go_on(step: Step) -> str:  # noqa: ARG001
+async def go_on(step: Step) -> str:  # noqa: ARG001 - as a brake
     """Nothing speaks against it."""
     return ""
 

@@ -81,9 +81,13 @@ def as_gateway_calls_it(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _text(raised: Exception) -> str:
     """Its own words; Ray's of a deployment that was lost name the addresses of nodes, and callers get to read this."""
-    if isinstance(raised, RayError | AioRpcError) and not isinstance(raised, UnserializableException):
-        return "another deployment of the app, or the way to it, was lost"
-    return str(raised)
+    return "another deployment of the app, or the way to it, was lost" if is_lost(raised) else str(raised)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether Ray says so of a replica or of the way to it, and it is not what the app has raised itself; of a class
+    that only the app has, Ray tells with an error of its own."""
+    return isinstance(error, RayError | AioRpcError) and not isinstance(error, UnserializableException)
 
 
 def under_ray(error: Exception) -> Exception:

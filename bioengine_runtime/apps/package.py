@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bioengine_runtime.apps.errors import BadApp
+from bioengine_runtime.contract.limits import MAX_FOLDER_BYTES
 
-MAX_BYTES = 100 * 1024**2
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -33,9 +33,9 @@ class Package:
 def pack(files: Mapping[str, bytes]) -> Package:
     """Equal files give equal bytes, whatever their order and time."""
     total = sum(map(len, files.values()))
-    if total > MAX_BYTES:
+    if total > MAX_FOLDER_BYTES:
         raise BadApp(
-            f"the app's files are {total // 1024**2} MB, more than {MAX_BYTES // 1024**2} MB; load data at run"
+            f"the app's files are {total // 1024**2} MB, more than {MAX_FOLDER_BYTES // 1024**2} MB; load data at run"
         )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

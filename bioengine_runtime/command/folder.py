@@ -16,12 +16,11 @@ from pydantic import ValidationError
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.code import ClassFacts, CodeError, read_class, requirements
 from bioengine_runtime.contract.composition import deployments
+from bioengine_runtime.contract.limits import MAX_FILES, MAX_FOLDER_BYTES
 from bioengine_runtime.contract.manifest import AppManifest, EntryPoint
 from bioengine_runtime.manifest_text import BadText, read_manifest
 
 MANIFEST = "manifest.yaml"
-MAX_BYTES = 100 * 1024**2
-MAX_FILES = 2000
 LEFT_OUT = frozenset({"__pycache__", ".git", ".hg", ".svn", ".jj", ".bzr"})
 """Folders that are no part of an app: what Python compiles, and what version control keeps."""
 
@@ -92,13 +91,14 @@ def _read_files(folder: Path) -> tuple[dict[str, bytes], list[str]]:
     sizes = dict(_walk(folder, problems))
     if len(sizes) > MAX_FILES:
         problems.append(f"{folder} has {len(sizes)} files; at most {MAX_FILES} can be uploaded: keep data outside")
-    if (total := sum(sizes.values())) > MAX_BYTES:
+    if (total := sum(sizes.values())) > MAX_FOLDER_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
         problems.append(
             f"{folder} has {_mib(total)} of files (largest: {largest.relative_to(folder)}, {_mib(sizes[largest])}); "
-            f"at most {_mib(MAX_BYTES)} can be uploaded: keep weights and data outside, and load them in async_init"
+            f"at most {_mib(MAX_FOLDER_BYTES)} can be uploaded: keep weights and data outside, and load them in "
+            "async_init"
         )
-    if len(sizes) > MAX_FILES or total > MAX_BYTES:
+    if len(sizes) > MAX_FILES or total > MAX_FOLDER_BYTES:
         raise BadFolder(problems)
     files: dict[str, bytes] = {}
     for path in sorted(sizes):

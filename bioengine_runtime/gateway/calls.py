@@ -16,7 +16,7 @@ from ray.exceptions import RayError, UnserializableException
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from bioengine_runtime.apps.calling import FOR_GATEWAY, AsRaised, last_line, under_ray
+from bioengine_runtime.apps.calling import FOR_GATEWAY, AsRaised, is_lost, last_line, under_ray
 from bioengine_runtime.gateway.errors import TooManyRequests
 from bioengine_runtime.gateway.names import rtc_name
 from bioengine_runtime.gateway.offer import APP_TYPE, OWN_METHODS, Offer
@@ -120,7 +120,7 @@ class AppCalls:
 
         remote.__name__ = name
         remote.__doc__ = schema.get("description")
-        setattr(remote, "__schema__", schema)  # noqa: B010
+        setattr(remote, "__schema__", schema)  # noqa: B010 - no attribute that type checkers know
         return remote
 
     async def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], context: dict[str, Any]) -> Any:
@@ -217,15 +217,15 @@ class AppCalls:
             " try again later"
         )
 
-    def _get_load(self, context: dict[str, Any] | None = None) -> float:  # noqa: ARG002
+    def _get_load(self, context: dict[str, Any] | None = None) -> float:  # noqa: ARG002 - passed to every method
         """Share of the app's capacity in use, 0 to 1."""
         return min(self.in_flight / self.offer.capacity, 1.0)
 
-    def _get_num_pcs(self, context: dict[str, Any] | None = None) -> int:  # noqa: ARG002
+    def _get_num_pcs(self, context: dict[str, Any] | None = None) -> int:  # noqa: ARG002 - passed to every method
         """Number of WebRTC connections."""
         return len(self.peers) if self.peers is not None else 0
 
-    def _get_rtc_service_id(self, context: dict[str, Any] | None = None) -> str | None:  # noqa: ARG002
+    def _get_rtc_service_id(self, context: dict[str, Any] | None = None) -> str | None:  # noqa: ARG002 - passed to every method
         """Id of the service that opens WebRTC connections; null: there is none."""
         return self._service_id(rtc_name(self.offer.app_id)) if self.takes_peers else None
 
@@ -263,7 +263,7 @@ def _as_the_app_raised(error: Exception, app_id: str) -> Exception:
     error = under_ray(error)
     if isinstance(error, UnserializableException):  # the app's own, of a class that only the app has
         return RuntimeError(last_line(str(error)))
-    if not isinstance(error, RayError | AioRpcError):
+    if not is_lost(error):
         return error
     is_grpc = isinstance(error, AioRpcError)
     kind, why = (error.code().name, error.details()) if is_grpc else (type(error).__name__, str(error))

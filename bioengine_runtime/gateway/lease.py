@@ -38,7 +38,7 @@ class Lease:
 
     async def until_lost(self) -> None:
         """Returns when a newer process has come."""
-        while await asyncio.to_thread(store.get, HOLDER, self._name) in (self._me, None):  # noqa: ASYNC110
+        while await asyncio.to_thread(store.get, HOLDER, self._name) in (self._me, None):  # noqa: ASYNC110 - Ray's store tells nobody
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def let_go(self) -> None:

@@ -199,7 +199,7 @@ def _remote(
 
     remote.__name__ = name
     remote.__doc__ = method.__doc__
-    setattr(remote, "__schema__", _schema(name, method, model))  # noqa: B010
+    setattr(remote, "__schema__", _schema(name, method, model))  # noqa: B010 - no attribute that type checkers know
     return remote
 
 

@@ -141,14 +141,14 @@ class WorkerService:
             raise PermissionError(f"{caller} may not call {method} of this worker; it takes an admin of the worker")
 
     @exposed(admin=True, refusals_are_values=True)
-    async def observe(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002
+    async def observe(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002 - the door gives it to all
         """Everything the worker sees: nodes, apps and what they were deployed from."""
         return (await self._reconciler.observe()).model_dump(mode="json")
 
     @exposed(admin=True, refusals_are_values=True)
     async def prepare_app(
         self,
-        caller: Caller,  # noqa: ARG002
+        caller: Caller,  # noqa: ARG002 - the door gives it to all
         spec: AppSpec,
         wait_s: Annotated[float, Field(ge=0, le=60)] = 20.0,
     ) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class WorkerService:
     @exposed(admin=True, refusals_are_values=True)
     async def apply_app(
         self,
-        caller: Caller,  # noqa: ARG002
+        caller: Caller,  # noqa: ARG002 - the door gives it to all
         spec: AppSpec,
         secrets: SecretTable,
         fingerprints: dict[str, str],
@@ -171,7 +171,7 @@ class WorkerService:
     @exposed(admin=True, refusals_are_values=True)
     async def remove_app(
         self,
-        caller: Caller,  # noqa: ARG002
+        caller: Caller,  # noqa: ARG002 - the door gives it to all
         app_id: AppId,
         owner: str,
         expected: str | None = None,
@@ -183,7 +183,7 @@ class WorkerService:
     @exposed(admin=True, refusals_are_values=True)
     async def scale_workers(
         self,
-        caller: Caller,  # noqa: ARG002
+        caller: Caller,  # noqa: ARG002 - the door gives it to all
         min: Annotated[int, Field(ge=0)],
         max: Annotated[int, Field(ge=0)],
     ) -> dict[str, Any]:
@@ -201,24 +201,24 @@ class WorkerService:
         return self._is_insider(caller)
 
     @exposed()
-    async def list_datasets(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002
+    async def list_datasets(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002 - the door gives it to all
         """Datasets by id: none, as no data server belongs to this worker."""
         return {}
 
     @exposed(admin=True)
-    async def stop_worker(self, caller: Caller, blocking: bool = False) -> None:  # noqa: ARG002
+    async def stop_worker(self, caller: Caller, blocking: bool = False) -> None:  # noqa: ARG002 - the door gives it to all
         """End the worker. Blocking: answers when it has withdrawn everything; otherwise at once."""
         await self._machine.stop_worker(blocking)
 
     @exposed(admin=True)
-    async def get_logs(self, caller: Caller, tail: Annotated[int, Field(ge=0)] = 100) -> list[str]:  # noqa: ARG002
+    async def get_logs(self, caller: Caller, tail: Annotated[int, Field(ge=0)] = 100) -> list[str]:  # noqa: ARG002 - the door gives it to all
         """The last lines of the worker's own log; 0 for all of them."""
         return await self._machine.logs(tail)
 
     @exposed(admin=True, also="execute_python_code", ends_with_caller=True)
     async def run_code(
         self,
-        caller: Caller,  # noqa: ARG002
+        caller: Caller,  # noqa: ARG002 - the door gives it to all
         code: str | None = None,
         function_name: str = "analyze",
         func_bytes: bytes | None = None,
@@ -249,12 +249,12 @@ class WorkerService:
         )
 
     @exposed(admin=True)
-    async def list_app_directories(self, caller: Caller) -> list[dict[str, Any]]:  # noqa: ARG002
+    async def list_app_directories(self, caller: Caller) -> list[dict[str, Any]]:  # noqa: ARG002 - the door gives it to all
         """Folders that apps have written into: [{name, path, is_running, size_bytes}]."""
         return await self._machine.app_directories()
 
     @exposed(admin=True)
-    async def clear_app_directory(self, caller: Caller, application_id: AppId) -> None:  # noqa: ARG002
+    async def clear_app_directory(self, caller: Caller, application_id: AppId) -> None:  # noqa: ARG002 - the door gives it to all
         """Remove the folder of an app that does not run."""
         await self._machine.clear_app_directory(application_id)
 
@@ -275,12 +275,12 @@ class WorkerService:
         return await self._people.upload(caller, files, workspace, hypha_token)
 
     @exposed(admin=True, also="list_applications")
-    async def list_apps(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002
+    async def list_apps(self, caller: Caller) -> dict[str, Any]:  # noqa: ARG002 - the door gives it to all
         """Apps that can be deployed: artifact id → {manifest: the whole artifact record, files: names at its root}."""
         return await self._people.all_apps()
 
     @exposed(admin=True, also="get_application_manifest")
-    async def get_app_manifest(self, caller: Caller, artifact_id: ArtifactId) -> dict[str, Any]:  # noqa: ARG002
+    async def get_app_manifest(self, caller: Caller, artifact_id: ArtifactId) -> dict[str, Any]:  # noqa: ARG002 - the door gives it to all
         """The whole record of an artifact; its `manifest` is the app's."""
         return await self._people.app_record(artifact_id)
 

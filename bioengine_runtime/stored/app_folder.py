@@ -12,14 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from bioengine_runtime.apps.errors import BadApp
+from bioengine_runtime.contract.limits import MAX_FILES, MAX_FOLDER_BYTES
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.manifest_text import BadText, read_manifest
 from bioengine_runtime.rpc.door import in_words
 
 MANIFEST = "manifest.yaml"
-MAX_BYTES = 100 * 1024**2
-MAX_FILES = 2000
-_TOO_LARGE = f"larger than {MAX_BYTES // 1024**2} MB or {MAX_FILES} files"
+_TOO_LARGE = f"larger than {MAX_FOLDER_BYTES // 1024**2} MB or {MAX_FILES} files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def read_folder(items: Sequence[Mapping[str, Any]]) -> AppFolder:
             files[path] = content_of(item)
         except BadApp as bad:
             problems.append(str(bad))
-    if sum(len(content) for content in files.values()) > MAX_BYTES or len(files) > MAX_FILES:
+    if sum(len(content) for content in files.values()) > MAX_FOLDER_BYTES or len(files) > MAX_FILES:
         problems.append(_TOO_LARGE)
     try:
         manifest = manifest_of(files, "")
@@ -65,7 +64,8 @@ def read_folder(items: Sequence[Mapping[str, Any]]) -> AppFolder:
 def check_size(items: Sequence[Mapping[str, Any]]) -> None:
     """Raises BadApp for what is too large whatever is in it. As it was sent: base64 takes a third more."""
     contents = [item.get("content") for item in items]
-    if len(items) > MAX_FILES or sum(len(one) for one in contents if isinstance(one, str | bytes)) > MAX_BYTES * 3 // 2:
+    total = sum(len(one) for one in contents if isinstance(one, str | bytes))
+    if len(items) > MAX_FILES or total > MAX_FOLDER_BYTES * 3 // 2:
         raise BadApp(_TOO_LARGE)
 
 

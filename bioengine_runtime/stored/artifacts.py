@@ -12,13 +12,12 @@ from hypha_rpc import connect_to_server
 
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
 from bioengine_runtime.apps.prepare import ArtifactFiles
+from bioengine_runtime.contract.limits import MAX_FILES, MAX_FOLDER_BYTES
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.hypha_session import HyphaSession
 from bioengine_runtime.rpc.access import Caller
 from bioengine_runtime.stored.app_folder import (
     MANIFEST,
-    MAX_BYTES,
-    MAX_FILES,
     check_size,
     inside,
     manifest_of,
@@ -60,8 +59,8 @@ class HyphaArtifacts:
             found = await sizes(manager, artifact_id, version=version)
         except Exception as error:
             raise _unknown(error, place) from None
-        if sum(found.values()) > MAX_BYTES or len(found) > MAX_FILES:
-            raise BadApp(f"{place} is larger than {MAX_BYTES // 1024**2} MB or {MAX_FILES} files")
+        if sum(found.values()) > MAX_FOLDER_BYTES or len(found) > MAX_FILES:
+            raise BadApp(f"{place} is larger than {MAX_FOLDER_BYTES // 1024**2} MB or {MAX_FILES} files")
         paths = [inside(path) for path in found if only in (None, path)]
         urls = await soon(manager.get_file(artifact_id, file_path=paths, version=version, silent=True)) if paths else {}
         return await download({path: urls[path] for path in paths})

@@ -16,8 +16,9 @@ from contextlib import suppress
 from typing import Any
 
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
+from bioengine_runtime.contract.limits import MAX_FILES
 from bioengine_runtime.rpc.door import Invalid
-from bioengine_runtime.stored.app_folder import MAX_FILES, AppFolder, inside
+from bioengine_runtime.stored.app_folder import AppFolder, inside
 from bioengine_runtime.stored.transfer import AT_ONCE, TIMEOUT_S, send
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ async def stop_apps(apps: Apps, worker: str, within_s: float) -> None:
             await asyncio.gather(*(_remove(apps, app_id, owner) for app_id, owner in mine.items()))
             gateway = gateway_app(worker)
             await in_serve_thread(lambda: serve.delete(gateway, _blocking=False))
-            while {*mine, gateway} & (await read_records()).keys():  # noqa: ASYNC110
+            while {*mine, gateway} & (await read_records()).keys():  # noqa: ASYNC110 - Serve tells nobody
                 await asyncio.sleep(LOOK_EVERY_S)
     except TimeoutError:
         log.warning("event=apps_not_gone within_s=%.0f", within_s)

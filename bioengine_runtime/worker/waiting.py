@@ -65,7 +65,7 @@ async def _say(presence: Presence, reason: str, stopping: asyncio.Event) -> None
     def is_away() -> NoReturn:
         raise RayAway(address, reason)
 
-    async def leave(blocking: bool) -> None:  # noqa: ARG001
+    async def leave(blocking: bool) -> None:  # noqa: ARG001 - as the worker's own
         stopping.set()
 
     async def nothing() -> dict[str, Any]:

@@ -45,7 +45,7 @@ async def suspend(place: Place, app_id: str, screen: Screen, *, reason: str, unt
 
 
 async def resume(place: Place, app_id: str, screen: Screen) -> int:
-    async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001
+    async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001 - as the others
         ended = [await orders.take_back(kind, app_id, by.name) for kind in (OrderKind.SUSPEND, OrderKind.PIN)]
         if not any(ended):
             hint = "What cluster.yaml suspends, a commit resumes."
@@ -69,7 +69,7 @@ async def approve(place: Place, plan_id: str, screen: Screen, *, reason: str) ->
 
 
 async def rollback(place: Place, app_id: str, screen: Screen, *, to: str, reason: str, timeout_s: float) -> int:
-    async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001
+    async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001 - as the others
         await orders.give(Order(OrderKind.PIN, app_id, by.name, time.time(), reason, revision=to))
 
     arguments = {"app_id": app_id, "to": to, "reason": reason}
@@ -78,7 +78,7 @@ async def rollback(place: Place, app_id: str, screen: Screen, *, to: str, reason
 
 
 async def retry(place: Place, app_id: str, screen: Screen, *, timeout_s: float) -> int:
-    async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001
+    async def here(orders: Orders, by: Person, seen: Look) -> None:  # noqa: ARG001 - as the others
         await orders.retry(app_id, by.name)
 
     said = Said("retry", {"app_id": app_id}, here, f"{app_id} is tried again", f"reconcile wait {app_id}")

@@ -13,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.code import ClassFacts, CodeError, read_class, requirements
 from bioengine_runtime.contract.composition import deployments
+from bioengine_runtime.contract.limits import MAX_FILES, MAX_FOLDER_BYTES
 from bioengine_runtime.contract.manifest import AppManifest, AuthorizedUsers, EntryPoint
 from reconciler.planning.explain import did_you_mean, excerpt, parse, problem, problem_at
 from reconciler.planning.memo import Memo
@@ -21,8 +22,6 @@ from reconciler.planning.source import Folder
 from reconciler.planning.yaml_text import Document, Path, read_yaml
 
 MANIFEST = "manifest.yaml"
-MAX_FOLDER_BYTES = 100 * 1024 * 1024
-MAX_FILES = 2000
 _MAX_PATH = 240
 _LFS_HEADER = b"version https://git-lfs.github.com/spec/v1"
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from bioengine_runtime.contract.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH
 from reconciler.planning.explain import did_you_mean
 from reconciler.planning.overlay import EXTENDS, is_secret
-from reconciler.planning.yaml_text import MAX_BYTES, MAX_DEPTH, Document, Fault, Path
+from reconciler.planning.yaml_text import Document, Fault, Path
 
 VARIABLES = "variables"
 _USE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
@@ -75,10 +76,11 @@ class _Expansion:
         elif name in trail:
             circle = " → ".join([*trail[trail.index(name) :], name])
             self._fault(path, f"variables go round in a circle: {circle}", "write one of them out")
-        elif self.added > MAX_BYTES:
-            self._fault(path, f"variables make this larger than {MAX_BYTES // 1024} KiB", "shorten them")
-        elif len(trail) > MAX_DEPTH:
-            self._fault(path, f"variables refer to each other more than {MAX_DEPTH} deep", "write some of them out")
+        elif self.added > MAX_YAML_BYTES:
+            self._fault(path, f"variables make this larger than {MAX_YAML_BYTES // 1024} KiB", "shorten them")
+        elif len(trail) > MAX_YAML_DEPTH:
+            message = f"variables refer to each other more than {MAX_YAML_DEPTH} deep"
+            self._fault(path, message, "write some of them out")
         else:
             text = self.text_of(name, trail)
             self.added += len(text)

@@ -17,8 +17,8 @@ from typing import Any, cast
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-MAX_BYTES = 1024 * 1024
-MAX_DEPTH = 50
+from bioengine_runtime.contract.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH
+
 MAX_FAULTS = 100
 _MAX_INT = 2**63
 
@@ -108,8 +108,8 @@ def read_yaml(data: bytes, name: str = "") -> Document:
 
 
 def _read(data: bytes) -> Document:
-    if len(data) > MAX_BYTES:
-        return _broken("", Fault(0, 0, 0, f"larger than {MAX_BYTES // 1024} KiB", "move data out of it"))
+    if len(data) > MAX_YAML_BYTES:
+        return _broken("", Fault(0, 0, 0, f"larger than {MAX_YAML_BYTES // 1024} KiB", "move data out of it"))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -126,7 +126,7 @@ def _read(data: bytes) -> Document:
     except yaml.YAMLError as error:
         return _broken(text, _character_fault(text, error))
     except _TooDeep as error:
-        return _broken(text, Fault(error.line, 1, 1, f"nested deeper than {MAX_DEPTH} levels", "flatten it"))
+        return _broken(text, Fault(error.line, 1, 1, f"nested deeper than {MAX_YAML_DEPTH} levels", "flatten it"))
     reader = _Values()
     value = reader.value(root, ()) if root is not None else None
     return Document(text, value, tuple(reader.faults[:MAX_FAULTS]), root)
@@ -153,12 +153,12 @@ class _NoTags:
 
     depth = 0
 
-    def resolve(self, kind: type, value: str | None, implicit: object) -> str:  # noqa: ARG002
+    def resolve(self, kind: type, value: str | None, implicit: object) -> str:  # noqa: ARG002 - as in PyYAML
         return ""
 
-    def descend_resolver(self, parent: Node | None, index: object) -> None:  # noqa: ARG002
+    def descend_resolver(self, parent: Node | None, index: object) -> None:  # noqa: ARG002 - as in PyYAML
         self.depth += 1
-        if self.depth > MAX_DEPTH + 1:
+        if self.depth > MAX_YAML_DEPTH + 1:
             raise _TooDeep(parent.start_mark.line + 1 if parent is not None and parent.start_mark else 0)
 
     def ascend_resolver(self) -> None:

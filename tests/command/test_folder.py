@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from bioengine_runtime.command import folder as folder_module
-from bioengine_runtime.command.folder import MAX_BYTES, MAX_FILES, BadFolder, read_app_folder
+from bioengine_runtime.command.folder import BadFolder, read_app_folder
+from bioengine_runtime.contract.limits import MAX_FILES, MAX_FOLDER_BYTES
 from bioengine_runtime.stored import artifacts
 from tests.command.app_folder import CODE, MANIFEST, a_folder
 
@@ -136,8 +137,8 @@ def test_a_manifest_that_is_none(tmp_path: Path, content: str) -> None:
 
 
 def test_the_limits_are_those_of_the_worker_and_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (MAX_BYTES, MAX_FILES) == (artifacts.MAX_BYTES, artifacts.MAX_FILES)
-    monkeypatch.setattr(folder_module, "MAX_BYTES", 1024)
+    assert (MAX_FOLDER_BYTES, MAX_FILES) == (artifacts.MAX_FOLDER_BYTES, artifacts.MAX_FILES)
+    monkeypatch.setattr(folder_module, "MAX_FOLDER_BYTES", 1024)
     folder = a_folder(tmp_path)
     (folder / "weights.pt").write_bytes(b"w" * 2048)
     (problem,) = problems_of(folder)

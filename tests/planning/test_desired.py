@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from bioengine_runtime.contract.app import Autoscaling, Rollout
 from bioengine_runtime.contract.base import SecretFromEnv, SecretFromFile
+from bioengine_runtime.contract.limits import MAX_FILES, MAX_FOLDER_BYTES
 from reconciler.errors import InvalidDesiredState, SourceUnusable
 from reconciler.planning.declare import RESERVED_IDS, UNKNOWN_WORKSPACE, declare
 from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.explain import excerpt, may_be_secret, pointer
-from reconciler.planning.folder import MAX_FILES, MAX_FOLDER_BYTES, twins
+from reconciler.planning.folder import twins
 from reconciler.planning.problems import Location, Problem
 from reconciler.planning.source import Blob, Folder, Revision, SourceTree
 from reconciler.planning.yaml_text import read_yaml

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from bioengine_runtime.contract.base import SecretFromFile
+from bioengine_runtime.contract.limits import MAX_YAML_BYTES
 from reconciler.planning.declare import parse_cluster
 from reconciler.planning.variables import with_variables
-from reconciler.planning.yaml_text import MAX_BYTES, read_yaml
+from reconciler.planning.yaml_text import read_yaml
 from tests.planning.test_overlay import parsed
 from tests.planning.test_overlay import told as told_of_layers
 
@@ -132,4 +133,4 @@ def test_sc_14_variables_cannot_exhaust_the_reader(text: str) -> None:
     started = time.process_time()
     document = with_variables(read_yaml(text.encode()))
     assert document.faults and time.process_time() - started < 2
-    assert len(str(document.value)) < 4 * MAX_BYTES
+    assert len(str(document.value)) < 4 * MAX_YAML_BYTES

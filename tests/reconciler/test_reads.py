@@ -17,7 +17,7 @@ from reconciler.adapters.runtime import WorkerRuntime
 from reconciler.errors import Unreachable
 from reconciler.planning.steps import Outcome, PlanOptions, Reason, Result
 from reconciler.ports import Hypha, World
-from reconciler.reconcile import Pass, reconcile
+from reconciler.reconcile import Pass, look, reconcile
 from reconciler.steady import SteadySource
 from tests.builders import a_worker
 from tests.fakes import FakeRuntime, FakeSecrets, FakeSource, FakeWorld, a_repository, an_app_folder
@@ -272,3 +272,18 @@ async def test_rr_08_silence_of_the_worker_scales_nothing() -> None:
     fake.runtime.fail("observe")
     await reconcile(fake.world, PlanOptions())
     assert fake.writes == []
+
+
+async def test_ro_17_a_worker_that_is_too_busy_to_answer_is_left_alone_until_it_does() -> None:
+    worker = (await running("one", "two")).model_dump(mode="json")
+    silence = Unreachable("worker.observe: no answer in 60 s")
+    session = Scripted(list=a_page("one", "two"), observe=iter([silence, silence, worker]))
+    world = world_of(
+        session, a_repository("one", "three", cluster=PRUNE)
+    )  # `two` would be stopped, and `three` started
+    for _ in range(2):
+        done = await reconcile(world, PlanOptions())
+        assert done.look.live.worker is None and done.report["complete"] is False
+        assert session.writes == [] and held(done) == {Reason.LIVE_STATE_UNKNOWN}
+    seen = await look(world, PlanOptions())
+    assert seen.live.worker is not None and {step.app_id for step in seen.plan.steps} >= {"two", "three"}

@@ -14,7 +14,7 @@ from bioengine_runtime.apps import store
 from bioengine_runtime.apps.errors import BadApp, Refused
 from bioengine_runtime.apps.judging import Failed, Settled, Waiting, judge, lines_of, reason_of
 from bioengine_runtime.apps.layer import layer_path, packages_in
-from bioengine_runtime.apps.package import MAX_BYTES, pack, unpack
+from bioengine_runtime.apps.package import pack, unpack
 from bioengine_runtime.apps.prepare import ArtifactFiles, code_of
 from bioengine_runtime.apps.record import (
     RECORD_KEY,
@@ -29,6 +29,7 @@ from bioengine_runtime.apps.requirements import doubts, lacks, packages_of, reso
 from bioengine_runtime.apps.rollout import Facts, check, next_record
 from bioengine_runtime.apps.secrets import complete, sealed_for
 from bioengine_runtime.apps.sweeping import needed
+from bioengine_runtime.contract.limits import MAX_FOLDER_BYTES
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.sealing import Unsealable, ensure_key, read_key, seal, unseal
 from tests.runtime.apps_world import a_provenance, a_spec
@@ -190,7 +191,7 @@ def test_a_path_that_leaves_the_folder_is_refused(name: str):
 
 def test_an_app_that_is_too_large_is_refused():
     with pytest.raises(BadApp, match="MB"):
-        pack({"weights.bin": b"\0" * (MAX_BYTES + 1)})
+        pack({"weights.bin": b"\0" * (MAX_FOLDER_BYTES + 1)})
 
 
 @pytest.mark.parametrize(

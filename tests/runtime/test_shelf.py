@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
+from bioengine_runtime.contract.limits import MAX_FILES
 from bioengine_runtime.rpc.access import Caller
 from bioengine_runtime.rpc.door import Invalid
 from bioengine_runtime.stored import app_folder, artifacts, transfer
@@ -316,13 +317,13 @@ def test_6_2_7_a_manifest_that_would_cost_more_than_it_is_long_is_refused(more: 
 
 
 def test_6_2_7_what_is_too_large_is_not_even_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_folder, "MAX_BYTES", 100)
+    monkeypatch.setattr(app_folder, "MAX_FOLDER_BYTES", 100)
     read: list[object] = []
     monkeypatch.setattr(app_folder, "content_of", read.append)
     with pytest.raises(BadApp, match="larger than"):
         read_folder([{"name": "a", "content": "A" * 200, "type": "base64"}])
     with pytest.raises(BadApp, match="larger than"):
-        read_folder([{"name": str(number), "content": ""} for number in range(app_folder.MAX_FILES + 1)])
+        read_folder([{"name": str(number), "content": ""} for number in range(MAX_FILES + 1)])
     assert read == []
 
 

@@ -98,35 +98,35 @@ class StatusService:
         )  # fmt: skip
         return {method.__name__: remote(method) for method in asked}
 
-    async def get_status(self, caller: Caller) -> Document:  # noqa: ARG002
+    async def get_status(self, caller: Caller) -> Document:  # noqa: ARG002 - the wire gives it to all
         """How everything stands: apps with sync and health, conditions, what could not be seen. `complete: false`
         means that some question got no answer; `drift` is yes, no or unknown. `age_s`: seconds since that look."""
         return self._board.status()
 
-    async def get_app(self, caller: Caller, app_id: AppName) -> Document:  # noqa: ARG002
+    async def get_app(self, caller: Caller, app_id: AppName) -> Document:  # noqa: ARG002 - the wire gives it to all
         """One app: how it stands, how it drifted, and the steps that concern it."""
         return self._board.app(app_id)
 
-    async def get_drift(self, caller: Caller) -> Document:  # noqa: ARG002
+    async def get_drift(self, caller: Caller) -> Document:  # noqa: ARG002 - the wire gives it to all
         """What differs though no commit asked for it (reconcile.drift/v1), one row per field, with the id of the plan
         that would undo it. Only `drift: no` says that there is none; when not everything was seen it is `unknown`."""
         return self._board.drift()
 
-    async def get_plan(self, caller: Caller) -> Document:  # noqa: ARG002
+    async def get_plan(self, caller: Caller) -> Document:  # noqa: ARG002 - the wire gives it to all
         """What the reconciler would do now, what it holds back and why, and the gate it waits at."""
         return self._board.plan()
 
-    async def get_history(self, caller: Caller, limit: Limit = 50, app_id: AnyApp = "") -> list[Document]:  # noqa: ARG002
+    async def get_history(self, caller: Caller, limit: Limit = 50, app_id: AnyApp = "") -> list[Document]:  # noqa: ARG002 - the wire gives it to all
         """Who did what, when, with which result; the newest first. `at` in seconds since the epoch."""
         if self._memory is None:
             raise NoOrders("this reconciler keeps no history", hint="It does so when it runs with a token of Hypha.")
         return self._board.public([views.entry(one) for one in await self._memory.history(limit, app_id)])
 
-    async def explain(self, caller: Caller, app_id: AppName) -> Document:  # noqa: ARG002
+    async def explain(self, caller: Caller, app_id: AppName) -> Document:  # noqa: ARG002 - the wire gives it to all
         """Why an app is as it is, and what will become of it: rows of name and text."""
         return self._board.story(app_id)
 
-    async def watch(self, caller: Caller) -> Watcher:  # noqa: ARG002
+    async def watch(self, caller: Caller) -> Watcher:  # noqa: ARG002 - the wire gives it to all
         """Events as they come: first {event: snapshot, …get_status}, then {event: changes, apps: those that changed,
         gone: ids, …}, and {event: alive} when nothing changed for ten seconds. Who is slow gets several at once."""
         return await self.watchers.join()
