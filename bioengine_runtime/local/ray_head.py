@@ -3,12 +3,15 @@
 import sys
 from pathlib import Path
 
+from bioengine_runtime.local.errors import LocalError
 from bioengine_runtime.local.home import Home
 from bioengine_runtime.local.ports import LOOPBACK
 from bioengine_runtime.local.process import wait_ready
 from bioengine_runtime.local.running import Running
 
 HOOK = "bioengine_runtime.local.ray_hook.without_client_server"
+READY_SECONDS = 90
+STOP_SECONDS = 10
 
 
 def ray_environment(home: Home) -> dict[str, str]:
@@ -24,7 +27,16 @@ def ray_environment(home: Home) -> dict[str, str]:
 
 
 async def start_ray(home: Home, running: Running, *, port: int, temp: Path) -> None:
-    """The head, with its GCS on `port` and its session under `temp`."""
+    """The head, with its GCS on `port` and its session under `temp`. Raises LocalError when it does not start."""
+    try:
+        await _start_once(home, running, port=port, temp=temp)
+    except LocalError:
+        # Ray gives a node 30 seconds to register and has no setting for it; on a busy machine that can be too short.
+        await running.stop("ray", grace_seconds=STOP_SECONDS)
+        await _start_once(home, running, port=port, temp=temp)
+
+
+async def _start_once(home: Home, running: Running, *, port: int, temp: Path) -> None:
     child = await running.start(
         "ray",
         [
@@ -43,7 +55,7 @@ async def start_ray(home: Home, running: Running, *, port: int, temp: Path) -> N
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         },
     )
-    await wait_ready(child, lambda: _has_started(temp), timeout=90)
+    await wait_ready(child, lambda: _has_started(temp), timeout=READY_SECONDS)
 
 
 def ray_address(port: int) -> str:

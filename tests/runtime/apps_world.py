@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
+import stamina
 import yaml
 from ray import serve
 from ray._private import auto_init_hook
@@ -33,20 +35,40 @@ def a_ray() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="be-", dir="/tmp"))
     # A task that outlives its test must not start a Ray of its own, in which the next test would find itself.
     auto_init_hook.enable_auto_connect = False
-    ray.init(
-        num_cpus=4,
-        include_dashboard=False,
-        _temp_dir=str(folder / "ray"),
-        _node_ip_address="127.0.0.1",
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
     try:
+        # Ray gives a node 30 seconds to register and has no setting for it; on a busy machine that can be too short.
+        for attempt in stamina.retry_context(on=Exception, attempts=3):
+            with attempt:
+                _start_ray(folder / f"ray{attempt.num}")
         yield folder
     finally:
-        serve.shutdown()
-        ray.shutdown()
+        if ray.is_initialized():
+            serve.shutdown()
+            ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_ray(temp: Path) -> None:
+    """One attempt. When it fails, its processes are ended and the error carries what they have said."""
+    before = set(psutil.Process().children())
+    try:
+        ray.init(
+            num_cpus=4,
+            include_dashboard=False,
+            _temp_dir=str(temp),
+            _node_ip_address="127.0.0.1",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except Exception as error:
+        begun = set(psutil.Process().children()) - before
+        for child in begun:
+            child.kill()
+        psutil.wait_procs(begun, timeout=10)
+        for log in sorted(temp.glob("session_latest/logs/*")):
+            if log.is_file() and (lines := log.read_text(errors="replace").splitlines()[-20:]):
+                error.add_note("\n".join([f"--- {log.name}", *lines]))
+        raise
 
 
 def an_environment(home: Path) -> WorkerEnvironment:
