@@ -57,10 +57,11 @@ class Waited:
 
     @property
     def left(self) -> tuple[str, ...]:
-        """What is not done because nobody said yes to it, in sentences."""
+        """What is not done because nobody said yes to it, or because what it waits for did not come, in sentences."""
         plan = self.last.look.plan
         gate = (plan.gate.message,) if plan.gate and not self.last.outcomes else ()
-        return (*gate, *(f"{h.app_id}: {h.message}" for h in plan.held if h.reason is Reason.APPROVAL_REQUIRED))
+        missing = WAITS | {Reason.APPROVAL_REQUIRED}
+        return (*gate, *(f"{held.app_id}: {held.message}" for held in plan.held if held.reason in missing))
 
     @property
     def ok(self) -> bool:

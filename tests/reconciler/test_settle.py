@@ -72,6 +72,14 @@ async def test_dependants_are_started_by_a_later_pass() -> None:
     assert waited.ok and fake.runtime.apps.keys() == {"a", "b"}
 
 
+async def test_what_waits_for_something_that_does_not_come_is_not_well() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a", "b", a="    suspend: later\n", b="    depends_on: [a]\n")))
+    waited = await settled(fake)
+    assert not waited.ok and fake.runtime.apps == {}
+    (left,) = waited.left
+    assert left.startswith("b: ") and "a" in left
+
+
 async def test_a_worker_that_is_away_for_a_moment_is_waited_for() -> None:
     fake = FakeWorld(FakeSource(a_repository("a")))
     first = await reconcile(fake.world, PlanOptions())
