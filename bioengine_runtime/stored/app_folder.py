@@ -22,7 +22,7 @@ _TOO_LARGE = f"larger than {MAX_FOLDER_BYTES // 1024**2} MB or {MAX_FILES} files
 
 
 @dataclass(frozen=True, slots=True)
-class AppFolder:
+class SentFolder:
     """The files of one app by path, and the manifest among them."""
 
     files: Mapping[str, bytes]
@@ -36,7 +36,7 @@ class AppFolder:
         return digest.hexdigest()
 
 
-def read_folder(items: Sequence[Mapping[str, Any]]) -> AppFolder:
+def read_folder(items: Sequence[Mapping[str, Any]]) -> SentFolder:
     """Items as `upload_app` takes them. Raises BadApp naming everything that is wrong."""
     check_size(items)
     files: dict[str, bytes] = {}
@@ -58,7 +58,7 @@ def read_folder(items: Sequence[Mapping[str, Any]]) -> AppFolder:
     problems += [f"{MANIFEST}: there is no {path}" for path in _missing(manifest, files)]
     if problems:
         raise BadApp("; ".join(problems))
-    return AppFolder(files, manifest)
+    return SentFolder(files, manifest)
 
 
 def check_size(items: Sequence[Mapping[str, Any]]) -> None:

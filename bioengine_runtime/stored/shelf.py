@@ -18,7 +18,7 @@ from typing import Any
 from bioengine_runtime.apps.errors import BadApp, Refused, UnknownApp
 from bioengine_runtime.contract.limits import MAX_FILES
 from bioengine_runtime.rpc.door import Invalid
-from bioengine_runtime.stored.app_folder import AppFolder, inside
+from bioengine_runtime.stored.app_folder import SentFolder, inside
 from bioengine_runtime.stored.transfer import AT_ONCE, TIMEOUT_S, send
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Shelf:
         self._workspace = workspace
         self._collection = f"{workspace}/{COLLECTION}"
 
-    async def store(self, folder: AppFolder, created_by: str) -> str:
+    async def store(self, folder: SentFolder, created_by: str) -> str:
         """Keep the folder as a version of its app; answers the artifact id. One upload per app at a time, please."""
         artifact_id = f"{self._workspace}/{folder.manifest.id}"
         record = await self.record(artifact_id, stage=True)

@@ -16,7 +16,7 @@ from bioengine_runtime.contract.limits import MAX_FILES
 from bioengine_runtime.rpc.access import Caller
 from bioengine_runtime.rpc.door import Invalid
 from bioengine_runtime.stored import app_folder, artifacts, transfer
-from bioengine_runtime.stored.app_folder import AppFolder, read_folder
+from bioengine_runtime.stored.app_folder import SentFolder, read_folder
 from bioengine_runtime.stored.artifacts import HyphaArtifacts
 from bioengine_runtime.stored.shelf import Shelf, comment, content_in, version_for
 from tests.runtime.demo_app import demo_files
@@ -122,7 +122,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> FakeManager:
     return fake
 
 
-def a_folder(version: str = "1.0.0", **more: str) -> AppFolder:
+def a_folder(version: str = "1.0.0", **more: str) -> SentFolder:
     return read_folder([*demo_files(version), *({"name": name, "content": text} for name, text in more.items())])
 
 
