@@ -37,9 +37,9 @@ def a_ray() -> Iterator[Path]:
     auto_init_hook.enable_auto_connect = False
     try:
         # Ray gives a node 30 seconds to register and has no setting for it; on a busy machine that can be too short.
-        for attempt in stamina.retry_context(on=Exception, attempts=3):
+        for attempt in stamina.retry_context(on=Exception, attempts=3, timeout=None):
             with attempt:
-                _start_ray(folder / f"ray{attempt.num}")
+                _start_ray(folder / "ray")
         yield folder
     finally:
         if ray.is_initialized():
@@ -68,6 +68,7 @@ def _start_ray(temp: Path) -> None:
         for log in sorted(temp.glob("session_latest/logs/*")):
             if log.is_file() and (lines := log.read_text(errors="replace").splitlines()[-20:]):
                 error.add_note("\n".join([f"--- {log.name}", *lines]))
+        shutil.rmtree(temp, ignore_errors=True)
         raise
 
 
