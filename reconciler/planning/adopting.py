@@ -31,8 +31,9 @@ def entry_of(app: AppState) -> tuple[dict[str, Any], list[str]]:
                 entry["hypha_token"] = {"env": variable}
             else:
                 env.setdefault(key, {})[name] = {"env": variable}
-    said = {"kwargs": spec.kwargs, "env": env, "authorized_users": spec.authorized_users, **_numbers(spec)}
+    said = {"kwargs": spec.kwargs, "env": env, **_numbers(spec)}
     entry |= {name: content for name, content in said.items() if content}
+    entry["authorized_users"] = spec.authorized_users  # also nobody: left out, the policy's default would let people in
     default = AppSpec(app_id=spec.app_id, artifact_id=spec.artifact_id, version=spec.version, authorized_users=[])
     for name in _AS_THEY_ARE:
         if getattr(spec, name) != getattr(default, name):

@@ -66,6 +66,14 @@ def test_an_app_is_written_as_it_runs_and_the_file_stays_a_persons(fake: FakeWor
     assert not fake.writes
 
 
+def test_an_app_that_is_nobodys_stays_so_where_the_policy_lets_everybody_in(fake: FakeWorld, clone: Path) -> None:
+    """Caught: an empty list was left out, and the policy's default opened a private app."""
+    by_hand(fake, SPEC.model_copy(update={"authorized_users": []}))
+    reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
+    text = (clone / "cluster.yaml").read_text()
+    assert ClusterSpec.model_validate(yaml.safe_load(text)).apps["segmenter"].authorized_users == []
+
+
 def test_secrets_become_references_to_variables_that_are_named(fake: FakeWorld, clone: Path) -> None:
     by_hand(fake)
     result = reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
