@@ -33,16 +33,23 @@ def find_leftovers(home: Home, state: State) -> list[ProcessRecord]:
     return list({**marked, **written}.values())
 
 
+def lives(home: Home, what: str) -> bool:
+    """Whether what the state calls so still runs: by the home's marker, which no process of somebody else carries and
+    which, unlike a start time, says the same after the machine's clock was set."""
+    written = [record for record in read_state(home.state_file).processes if record.what == what]
+    return any(_carries(record.pid, home.marker) for record in written)
+
+
 def _marked(marker: str) -> Iterator[ProcessRecord]:
     for process in psutil.process_iter():
-        if _carries(process, marker):
+        if _carries(process.pid, marker):
             record = record_of(process, "leftover")
             if record is not None:
                 yield record
 
 
-def _carries(process: psutil.Process, marker: str) -> bool:
+def _carries(pid: int, marker: str) -> bool:
     try:
-        return process.environ().get(HOME_MARKER) == marker
+        return psutil.Process(pid).environ().get(HOME_MARKER) == marker
     except (psutil.Error, OSError):
         return False  # not ours to read, so not ours; or gone

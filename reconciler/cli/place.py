@@ -221,14 +221,25 @@ def address_of(spec: HyphaSpec, home: Path, secrets: LocalSecrets) -> Address:
 
 
 def _embedded_address(home: Path, token: str | None) -> Address:
+    """Only while it lives: after its end its port is anybody's, and they would be handed the token."""
+    from bioengine_runtime.local.home import Home
     from bioengine_runtime.local.state import read_state
     from reconciler.adapters.hypha import Address
 
-    state = read_state(home / "state.json")
-    if not any(process.what == "hypha" for process in state.processes):
-        raise Unreachable(f"the embedded Hypha of {home} is not running", hint="Start it: reconcile up REPO")
-    own = home / "secrets" / "admin_token"
-    return Address(f"http://127.0.0.1:{state.ports['hypha']}", token or own.read_text().strip())
+    try:
+        from bioengine_runtime.local.leftovers import lives
+    except ModuleNotFoundError as error:
+        hint = "Install what looks for it: pip install 'bioengine-gitops[local]'"
+        raise Unreachable(f"whether the embedded Hypha runs is not known without {error.name}", hint=hint) from None
+    try:
+        there = lives(Home(home), "hypha")
+        token = token or (home / "secrets" / "admin_token").read_text().strip()
+    except OSError:
+        there = False
+    if not there:
+        hint = "Start it: reconcile up, with the same repository."
+        raise Unreachable(f"the embedded Hypha of {home} is not running", hint=hint)
+    return Address(f"http://127.0.0.1:{read_state(home / 'state.json').ports['hypha']}", token)
 
 
 def keep_out_of_git(home: Path) -> None:
