@@ -22,7 +22,7 @@ from reconciler.planning import conditions, drift, meanwhile, plan_file
 from reconciler.planning.agreed import Aim, within
 from reconciler.planning.declare import declare
 from reconciler.planning.desired import DesiredState
-from reconciler.planning.live import LiveState
+from reconciler.planning.live import LiveState, Unseen
 from reconciler.planning.memory import Holder, Order, Remembered
 from reconciler.planning.pins import pinned, pins
 from reconciler.planning.planner import plan
@@ -90,11 +90,14 @@ async def look(world: World, options: PlanOptions) -> Look:
     """What would be done. Writes nothing. Raises InvalidDesiredState, SourceUnusable or Unreachable (of the source)."""
     tree = await world.source.fetch()
     hypha = world.hypha(anchored(declare(tree), world.anchor).cluster)
-    workspace = await _workspace(hypha)
+    workspace, nowhere = await _workspace(hypha)
     asked = anchored(declare(tree, workspace=workspace), world.anchor)
     # Before anybody is asked: what was read is masked in what they answer.
     known = {app_id: world.secrets.fingerprints(app_id, app.secrets) for app_id, app in asked.apps.items()}
-    live = masked_live(await observe(hypha), world.secrets.masked)
+    live = await observe(hypha)
+    if nowhere and not asked.cluster.hypha.workspace:
+        live = _unplaced(live, nowhere)
+    live = masked_live(live, world.secrets.masked)
     desired = pinned(asked, await _older(world, pins(asked, live), workspace))
     fingerprints = {
         app_id: known[app_id] if app is asked.apps.get(app_id) else world.secrets.fingerprints(app_id, app.secrets)
@@ -206,12 +209,19 @@ async def _note(world: World, done: Pass, *, by: str, superseded_by: str) -> Non
         log.warning("event=history_not_written why=%s", error)
 
 
-async def _workspace(hypha: Hypha) -> str | None:
-    """None while nobody can tell; then live is unseen as well, and everything is held."""
+async def _workspace(hypha: Hypha) -> tuple[str | None, str]:
+    """None while nobody can tell, and why."""
     try:
-        return await hypha.artifacts.workspace()
-    except Unreachable:
-        return None
+        return await hypha.artifacts.workspace(), ""
+    except Unreachable as error:
+        return None, f"{error}. {error.hint}".rstrip(". ") + "."
+
+
+def _unplaced(live: LiveState, why: str) -> LiveState:
+    """Seen a moment after nobody could tell our workspace. The ids of what is wanted are not known then, so what runs
+    cannot be held against them."""
+    unseen = {what: Unseen(what, why) for what in ("apps", "artifacts")} | {one.what: one for one in live.unseen}
+    return replace(live, worker=None, artifacts=None, unseen=tuple(unseen.values()))
 
 
 async def _older(world: World, pins: Mapping[str, Order], workspace: str | None) -> Mapping[str, DesiredState]:

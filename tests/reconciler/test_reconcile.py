@@ -86,6 +86,19 @@ async def test_what_was_not_seen_is_never_touched(what: str) -> None:
     assert done.report["complete"] is False
 
 
+@pytest.mark.parametrize(("cluster", "known"), [("", False), ("hypha: {workspace: ws}\n", True)])
+async def test_without_knowing_the_workspace_no_app_differs(cluster: str, known: bool) -> None:
+    """Hypha is back a moment after it did not say where we are: what runs is not moved to another workspace."""
+    fake = FakeWorld(FakeSource(a_repository("one", "two", cluster=cluster)))
+    await reconcile(fake.world, NOTHING_ASKED)
+    fake.artifacts.fail("workspace")
+    fake.forget_calls()
+    done = await reconcile(fake.world, NOTHING_ASKED)
+    assert not fake.writes and done.look.live.complete is known
+    assert {held.reason for held in done.look.plan.held} == (set() if known else {Reason.LIVE_STATE_UNKNOWN})
+    assert all("workspace: no answer" in unseen.why for unseen in done.look.live.unseen)
+
+
 @pytest.mark.parametrize("files", [{}, {"apps/one/x": "1"}, {"cluster.yaml": "name: lab\nname: lab\n"}])
 async def test_a_source_that_says_nothing_clear_stops_the_pass(files: dict[str, str]) -> None:
     fake = FakeWorld(FakeSource(a_repository("one", cluster="policy: {prune: true}\n")))
