@@ -259,6 +259,66 @@ def test_a_detached_head_and_a_bare_repository_are_fine(repository: Repository, 
     assert source(tmp_path / "bare.git", tmp_path).fetch_blocking().revision.commit == repository.head
 
 
+def test_the_branch_that_was_checked_out_at_first_is_followed(repository: Repository, tmp_path: Path) -> None:
+    here = source(repository.path, tmp_path)
+    first = here.fetch_blocking()
+    repository.git("checkout", "-q", "-b", "other")
+    repository.commit("Elsewhere", {"cluster.yaml": "name: other\n"})
+    assert here.fetch_blocking() is first
+    repository.git("checkout", "-q", "main")
+    newest = repository.commit("Here", {"cluster.yaml": "name: here\n"})
+    assert here.fetch_blocking().revision.commit == newest
+
+
+def test_a_head_that_is_detached_later_leaves_the_last_commit_in_force(repository: Repository, tmp_path: Path) -> None:
+    """What `git rebase`, `git bisect` and `git checkout COMMIT` make of the folder that is followed."""
+    repository.commit("Second", {"apps/two/manifest.yaml": "x\n"})
+    here = source(repository.path, tmp_path)
+    here.fetch_blocking()
+    repository.git("checkout", "-q", "--detach", "HEAD^")
+    with pytest.raises(SourceUnusable, match="is detached.* what was read of main last stays in force") as told:
+        here.fetch_blocking()
+    assert "git switch main" in told.value.hint and "--ref main" in told.value.hint
+    repository.git("checkout", "-q", "main")
+    assert here.fetch_blocking().revision.ref == "main"
+
+
+def test_a_branch_that_a_rebase_rewrote_is_said_to_be(repository: Repository, tmp_path: Path) -> None:
+    """SG-19."""
+    repository.commit("Second", {"apps/two/manifest.yaml": "x\n"})
+    here = source(repository.path, tmp_path)
+    here.fetch_blocking()
+    repository.git("checkout", "-q", "--detach", "HEAD^")
+    with pytest.raises(SourceUnusable):
+        here.fetch_blocking()
+    rebased = repository.commit("Second, again", {"apps/three/manifest.yaml": "x\n"})
+    repository.git("checkout", "-q", "-B", "main")
+    tree = here.fetch_blocking()
+    assert (tree.revision.commit, tree.rewritten) == (rebased, True)
+    assert tree.changed["apps/three"] == (rebased, "Second, again")
+
+
+def test_another_default_branch_without_what_was_seen_is_another_history(repository: Repository) -> None:
+    bare = repository.path.parent / "bare.git"
+    repository.git("clone", "-q", "--bare", ".", str(bare))
+    here = source(bare, bare.parent)
+    here.fetch_blocking()
+    repository.git("checkout", "-q", "--orphan", "trunk")
+    repository.commit("Anew", {})
+    repository.git("push", "-q", str(bare), "trunk")
+    repository.git("--git-dir", str(bare), "symbolic-ref", "HEAD", "refs/heads/trunk")
+    tree = here.fetch_blocking()
+    assert (tree.revision.ref, tree.rewritten) == ("trunk", True)
+
+
+def test_who_starts_on_a_detached_head_follows_it(repository: Repository, tmp_path: Path) -> None:
+    repository.git("checkout", "-q", "--detach")
+    here = source(repository.path, tmp_path)
+    here.fetch_blocking()
+    second = repository.commit("Second", {"cluster.yaml": "name: second\n"})
+    assert here.fetch_blocking().revision.commit == second
+
+
 def test_a_branch_that_only_the_remote_has_is_found_in_a_ci_checkout(repository: Repository, tmp_path: Path) -> None:
     repository.git("branch", "feature")
     repository.git("clone", "-q", "-b", "main", ".", str(tmp_path / "clone"))

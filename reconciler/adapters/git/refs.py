@@ -26,8 +26,7 @@ def local_commit(git: Git, ref: str | None, url: str, *, unborn_is_fine: bool) -
     name = only_one(ref, [name for name in names if name in lines])
     commit = commit_of(git, name or ref) if name or is_commit(ref) else None
     if commit is None:
-        known = git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/tags").decode().splitlines()
-        raise no_such_ref(ref, url, known)
+        raise no_such_ref(ref, url, _branches_and_tags(git))
     return ref, commit
 
 
@@ -41,12 +40,33 @@ def _local_head(git: Git, url: str, *, unborn_is_fine: bool) -> tuple[str, str]:
     return name.removeprefix("refs/heads/"), commit
 
 
+def commit_of_branch(git: Git, branch: str, url: str) -> str:
+    """Commit of the branch that HEAD named when it was looked at first. Raises SourceUnusable while HEAD is detached:
+    somebody is in the middle of something, and what was read last stands until they are done."""
+    try:
+        git("symbolic-ref", "--quiet", "HEAD")
+    except GitFailed:
+        raise SourceUnusable(
+            f"HEAD of {url} is detached, as in a rebase, a bisect or a checkout of one commit; what was read of {branch} "
+            "last stays in force",
+            hint=f"finish it, or leave it with: git switch {branch}; who never waits for it starts with --ref {branch}",
+        ) from None
+    commit = commit_of(git, f"refs/heads/{branch}")
+    if commit is None:
+        raise no_such_ref(branch, url, _branches_and_tags(git))
+    return commit
+
+
 def commit_of(git: Git, name: str) -> str | None:
     """The commit a name or (shortened) id stands for; None when the repository does not have it."""
     try:
         return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
     except GitFailed:
         return None
+
+
+def _branches_and_tags(git: Git) -> list[str]:
+    return git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/tags").decode().splitlines()
 
 
 def is_ancestor(git: Git, older: str, newer: str) -> bool:

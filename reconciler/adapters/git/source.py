@@ -18,7 +18,7 @@ from reconciler.adapters.git.listing import APPS, Listing, listing, parse_ls_tre
 from reconciler.adapters.git.mirror import Mirror
 from reconciler.adapters.git.objects import Objects
 from reconciler.adapters.git.process import MIB, Git, GitFailed
-from reconciler.adapters.git.refs import NO_COMMIT, is_ancestor, local_commit
+from reconciler.adapters.git.refs import NO_COMMIT, commit_of_branch, is_ancestor, local_commit
 from reconciler.adapters.git.signatures import verify
 from reconciler.adapters.git.worktree import WorkTree
 from reconciler.errors import SourceUnusable
@@ -29,8 +29,9 @@ from reconciler.planning.source import CLUSTER_FILE, EVERYBODY, Revision, Source
 class GitSource:
     """Implements ports.Source. `path` is the folder inside the repository that holds cluster.yaml.
 
-    A local path may itself be a folder inside a repository; `path` then counts from there. `deny_private_hosts`: the
-    repository's host must have public addresses only.
+    A local path may itself be a folder inside a repository; `path` then counts from there. Of a folder that people
+    work in, the branch that is checked out at the first look is followed, whatever they check out afterwards.
+    `deny_private_hosts`: the repository's host must have public addresses only.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class GitSource:
         self._cluster = _checked_name(cluster)
         self._lock = threading.Lock()
         self._last: SourceTree | None = None
+        self._branch = ""
         if worktree and self._mirror:
             raise SourceUnusable("only a local repository has uncommitted files", hint="leave --worktree out")
         if worktree and self._ref:
@@ -90,7 +92,9 @@ class GitSource:
 
     def _find(self) -> _Found:
         if self._mirror is None:
-            return _find_local(Path(self.url), self._ref, self._path, worktree=self._worktree)
+            found = _find_local(Path(self.url), self._ref, self._path, self._branch, worktree=self._worktree)
+            self._branch = found.branch
+            return found
         seen = self._last.revision.commit if self._last else None
         ref, commit = self._mirror.newest(self._ref, seen)
         return _Found(self._mirror.git, ref, commit, self._path)
@@ -105,8 +109,7 @@ class GitSource:
         objects = Objects(found.git, content.folders.values())
         known = {folder.tree for folder in last.folders.values()} if last else set[str]()
         commit = objects.prefetch(found.commit, _worth_reading(content, known, self._cluster))
-        before = last if last and last.revision.ref == found.ref else None
-        rewritten = before is not None and not is_ancestor(found.git, before.revision.commit, found.commit)
+        rewritten = last is not None and not is_ancestor(found.git, last.revision.commit, found.commit)
         return SourceTree(
             revision=Revision(
                 self.url,
@@ -120,7 +123,7 @@ class GitSource:
             cluster_file=content.beside.get(self._cluster),
             folders=content.folders,
             read=objects.read,
-            changed=_changes(found, content, None if rewritten else before, self._names(content, objects.read)),
+            changed=_changes(found, content, None if rewritten else last, self._names(content, objects.read)),
             refused=content.refused,
             rewritten=rewritten,
             name=self._cluster,
@@ -165,16 +168,17 @@ class GitSource:
 @dataclass(frozen=True, slots=True)
 class _Found:
     """The commit to read, and where its objects are. `prefix` is the folder that holds cluster.yaml; `root` is the
-    work tree, when that is to be read instead."""
+    work tree, when that is to be read instead. `branch` is the one to follow from now on, wherever HEAD goes."""
 
     git: Git
     ref: str
     commit: str
     prefix: str
     root: Path | None = None
+    branch: str = ""
 
 
-def _find_local(here: Path, ref: str | None, path: str, *, worktree: bool) -> _Found:
+def _find_local(here: Path, ref: str | None, path: str, branch: str, *, worktree: bool) -> _Found:
     try:
         answer = Git(cwd=here)("rev-parse", "--is-bare-repository", "--absolute-git-dir", "--show-prefix")
     except GitFailed as error:
@@ -184,10 +188,15 @@ def _find_local(here: Path, ref: str | None, path: str, *, worktree: bool) -> _F
     if worktree and bare == "true":
         raise SourceUnusable(f"{here} is a bare repository and has no work tree", hint="leave --worktree out")
     git = Git(git_dir=Path(git_dir), cwd=here)
-    shown, commit = local_commit(git, ref, str(here), unborn_is_fine=worktree)
+    if branch:
+        shown, commit = branch, commit_of_branch(git, branch, str(here))
+    else:
+        shown, commit = local_commit(git, ref, str(here), unborn_is_fine=worktree)
+        if ref is None and not worktree and bare == "false" and shown != "HEAD":
+            branch = shown
     folders = [part for part in inside.split("/") if part]
     root = here.resolve().joinpath(*[".."] * len(folders)).resolve()
-    return _Found(git, shown, commit, "/".join([*folders, path]).strip("/"), root if worktree else None)
+    return _Found(git, shown, commit, "/".join([*folders, path]).strip("/"), root if worktree else None, branch)
 
 
 def _checked_name(cluster: str) -> str:
