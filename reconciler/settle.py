@@ -16,11 +16,12 @@ from reconciler.apply import Tell
 from reconciler.errors import Unreachable
 from reconciler.planning.agreed import WAITS, Aim
 from reconciler.planning.steps import DeployApp, Outcome, Plan, PlanOptions, Reason, Result, StopApp, UpdateApp
+from reconciler.planning.timing import is_of_app
 from reconciler.ports import Runtime, World
 from reconciler.reconcile import Pass, reconcile
 
 PASSES = 20
-"""More passes than this in a row would mean that we undo our own work."""
+"""More passes than this that do nothing new would mean that we undo our own work."""
 
 
 class Verdict(StrEnum):
@@ -57,11 +58,18 @@ class Waited:
 
     @property
     def left(self) -> tuple[str, ...]:
-        """What is not done because nobody said yes to it, or because what it waits for did not come, in sentences."""
+        """What is not done because nobody said yes to it, because what it waits for did not come, or because its turn
+        did not, in sentences."""
         plan = self.last.look.plan
         gate = (plan.gate.message,) if plan.gate and not self.last.outcomes else ()
         missing = WAITS | {Reason.APPROVAL_REQUIRED}
-        return (*gate, *(f"{held.app_id}: {held.message}" for held in plan.held if held.reason in missing))
+        tried = {outcome.address for outcome in self.last.outcomes}
+        unbegun = () if gate else (step for step in plan.steps if is_of_app(step) and step.address not in tried)
+        return (
+            *gate,
+            *(f"{held.app_id}: {held.message}" for held in plan.held if held.reason in missing),
+            *(f"{step.app_id}: its turn did not come; the next apply goes on with it" for step in unbegun),
+        )
 
     @property
     def ok(self) -> bool:
@@ -94,8 +102,8 @@ async def reconcile_until_settled(
             return Waited(done, passes, apps, tuple(outcomes.values()))
         options = replace(options, tried=options.tried | wanted.keys())
         done = await reconcile(world, options, tell=tell, approved=approved, agreed=agreed)
+        passes += 0 if _goes_on(done) or _is_new(done, outcomes) else 1  # to ask again undoes nothing
         outcomes |= {outcome.address: outcome for outcome in done.outcomes}
-        passes += 0 if _goes_on(done) else 1  # to ask again undoes nothing
         wanted |= to_wait_for(done)
         if done.look.plan.empty and _waits(done.look.plan):
             await asyncio.sleep(every_s)
@@ -186,6 +194,12 @@ def _more_to_come(done: Pass) -> bool:
 def _goes_on(done: Pass) -> bool:
     """Whether something is being done over there that takes longer than one pass."""
     return any(outcome.result is Result.WAITING for outcome in done.outcomes)
+
+
+def _is_new(done: Pass, before: Mapping[str, Outcome]) -> bool:
+    """Whether something was done that no pass had done before."""
+    finished = {address for address, outcome in before.items() if outcome.result is Result.DONE}
+    return any(outcome.result is Result.DONE and outcome.address not in finished for outcome in done.outcomes)
 
 
 def _waits(plan: Plan) -> bool:

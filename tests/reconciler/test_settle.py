@@ -9,7 +9,7 @@ import pytest
 from bioengine_runtime.contract.status import AppState
 from reconciler.planning.steps import PlanOptions
 from reconciler.reconcile import reconcile
-from reconciler.settle import Verdict, Waited, judge, reconcile_until_settled
+from reconciler.settle import PASSES, Verdict, Waited, judge, reconcile_until_settled
 from tests.builders import a_status, an_app
 from tests.fakes import FakeSource, FakeWorld, a_repository
 
@@ -70,6 +70,20 @@ async def test_dependants_are_started_by_a_later_pass() -> None:
     fake = FakeWorld(FakeSource(a_repository("a", "b", b="    depends_on: [a]\n")))
     waited = await settled(fake)
     assert waited.ok and fake.runtime.apps.keys() == {"a", "b"}
+
+
+async def test_out_of_time_between_two_waves_is_not_well() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a", "b", "c", b="    depends_on: [a]\n", c="    depends_on: [b]\n")))
+    waited = await settled(fake, timeout_s=0.0)
+    assert fake.runtime.apps.keys() == {"a"} and not waited.ok
+    assert [line.split(": ")[0] for line in waited.left] == ["b", "c"]
+
+
+async def test_a_chain_may_be_longer_than_the_passes_that_do_nothing_new() -> None:
+    names = [f"a{number:02}" for number in range(PASSES + 2)]
+    after = {name: f"    depends_on: [{before}]\n" for before, name in zip(names, names[1:], strict=False)}
+    waited = await settled(FakeWorld(FakeSource(a_repository(*names, **after))), timeout_s=30.0)
+    assert waited.ok and waited.apps.keys() == set(names)
 
 
 async def test_what_waits_for_something_that_does_not_come_is_not_well() -> None:
