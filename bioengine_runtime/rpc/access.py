@@ -1,6 +1,9 @@
 """Who may call what. Identity is what Hypha put into the context; nothing a caller sends is ever believed.
 
-Law: a missing id or e-mail matches nothing, so `None` in a list opens nothing to callers without an e-mail.
+Law: a missing id or e-mail matches nothing, so `None` in a list opens nothing to callers without an e-mail. A token that
+somebody made of their own has its maker's rights over the worker, and over what they deployed, only with the right to
+administer the workspace: one that may do less was made to be given away, to an app or a pipeline. It may still call the
+apps whose lists name its maker.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import PERSON
 
 EVERYBODY = "*"
+ADMIN = "a"
+"""How Hypha writes the permission."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +30,16 @@ class Caller:
     anonymous: bool = False
     token_id: str | None = field(default=None, compare=False)
     """The id of a token that Hypha made of another; `user_id` is whose it is."""
+    given_away: bool = False
+    """Made of another without the right to administer the workspace it calls into."""
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any] | None) -> Caller:
         """The caller as Hypha names it; somebody unknown when the context says nothing usable.
 
         A token that Hypha made of another has an id of its own; whose it is, Hypha says as `parent`. A list may know
-        it by either: what is made for one machine can be let in without its owner.
+        it by either: what is made for one machine can be let in without its owner. `to` is who was called, as
+        `<workspace>/<client>`.
         """
         user = (context or {}).get("user")
         if not isinstance(user, Mapping):
@@ -42,15 +50,21 @@ class Caller:
             email=_text(user.get("email")),
             anonymous=bool(user.get("is_anonymous", False)),
             token_id=own if parent else None,
+            given_away=bool(parent) and not _administers(user, _text((context or {}).get("to"))),
         )
 
     def names(self) -> frozenset[str]:
         """Everything a list may know this caller by; empty when there is nothing."""
         return frozenset(name for name in (self.user_id, self.email, self.token_id) if name)
 
+    def rights(self) -> frozenset[str]:
+        """What it may be an admin or a deployer by: all its names, or the token's own id when that was given away."""
+        return self.names() & {self.token_id} if self.given_away else self.names()
+
     def owner(self) -> str:
         """The owner recorded for what this caller deploys."""
-        return PERSON + (self.user_id or self.email or "unknown")
+        own = self.token_id if self.given_away else self.user_id or self.email
+        return PERSON + (own or "unknown")
 
     def name(self) -> str:
         """What people know this caller by."""
@@ -59,12 +73,13 @@ class Caller:
     def __str__(self) -> str:
         if self.anonymous or not self.names():
             return "an anonymous user"
-        return f"user {self.email or self.user_id}"
+        by = " (by a token made without the permission `admin` in this workspace)" if self.given_away else ""
+        return f"user {self.email or self.user_id}{by}"
 
 
 def is_admin(caller: Caller, admins: Collection[str | None]) -> bool:
     """By id or e-mail; `*` is no admin, and an anonymous caller never is one."""
-    return not caller.anonymous and not caller.names().isdisjoint(_named(admins))
+    return not caller.anonymous and not caller.rights().isdisjoint(_named(admins))
 
 
 def may_call(
@@ -85,7 +100,7 @@ def owns(caller: Caller, owner: str | None) -> bool:
     """This very person deployed it."""
     if caller.anonymous or not owner or not owner.startswith(PERSON):
         return False
-    return owner.removeprefix(PERSON) in caller.names()
+    return owner.removeprefix(PERSON) in caller.rights()
 
 
 def users_of(method: str, authorized_users: AuthorizedUsers | None) -> Collection[str]:
@@ -97,6 +112,14 @@ def users_of(method: str, authorized_users: AuthorizedUsers | None) -> Collectio
 
 def _named(names: Collection[str | None]) -> frozenset[str]:
     return frozenset(name for name in names if name and name != EVERYBODY)
+
+
+def _administers(user: Mapping[str, Any], called: str | None) -> bool:
+    scope = user.get("scope")
+    rights = scope.get("workspaces") if isinstance(scope, Mapping) else None
+    if not isinstance(rights, Mapping):
+        return False
+    return ADMIN in (rights.get((called or "").partition("/")[0]), rights.get("*"))
 
 
 def _text(value: object) -> str | None:

@@ -64,13 +64,41 @@ def test_identity_is_read_from_the_context_only_as_text() -> None:
     assert Caller.from_context({"user": "alice@lab.example"}).names() == frozenset()
 
 
-def test_who_comes_with_a_token_made_of_another_is_still_the_same_person() -> None:
-    child = Caller.from_context({"user": {"id": "made-up", "parent": "user-alice", "email": "alice@lab.example"}})
-    assert child == ALICE and owns(child, ALICE.owner())
+def child_of_alice(**rights: str) -> Caller:
+    """Somebody with a token that Alice made, with these rights, who calls into the workspace `lab`."""
+    user = {"id": "dusty-token-1", "parent": "user-alice", "email": "alice@lab.example", "is_anonymous": False}
+    return Caller.from_context({"user": {**user, "scope": {"workspaces": rights}}, "to": "lab/worker"})
 
 
-def test_a_token_made_of_another_is_let_in_by_its_own_id_too_and_acts_for_its_owner() -> None:
-    child = Caller.from_context({"user": {"id": "dusty-token-1", "parent": "user-alice"}})
+@pytest.mark.parametrize("rights", [{"lab": "a"}, {"*": "a"}])
+def test_a_token_made_with_the_right_to_administer_the_workspace_is_its_maker(rights: dict[str, str]) -> None:
+    child = child_of_alice(**rights)
+    assert child == ALICE and child.owner() == ALICE.owner()
+    assert (
+        owns(child, ALICE.owner())
+        and is_admin(child, ["alice@lab.example"])
+        and may_call(child, "run", [], ["user-alice"])
+    )
+
+
+@pytest.mark.parametrize("rights", [{}, {"lab": "r"}, {"lab": "rw"}, {"elsewhere": "a"}, {"*": "rw"}])
+def test_a_token_made_to_be_given_away_has_none_of_its_makers_rights(rights: dict[str, str]) -> None:
+    child = child_of_alice(**rights)
+    admins = ["user-alice", "alice@lab.example"]
+    assert not is_admin(child, admins) and not owns(child, ALICE.owner())
+    assert not may_call(child, "run", [], admins, owner=ALICE.owner())
+    assert child.owner() != ALICE.owner()
+    assert str(child) == "user alice@lab.example (by a token made without the permission `admin` in this workspace)"
+
+
+def test_a_token_whose_rights_or_way_are_not_told_was_given_away() -> None:
+    user = {"id": "dusty-token-1", "parent": "user-alice", "scope": {"workspaces": {"lab": "a"}}}
+    assert not is_admin(Caller.from_context({"user": user}), ["user-alice"])
+    assert not is_admin(Caller.from_context({"user": {**user, "scope": None}, "to": "lab/worker"}), ["user-alice"])
+
+
+def test_a_token_given_away_calls_what_its_maker_is_named_for_and_acts_by_its_own_id() -> None:
+    child = child_of_alice(lab="r")
     assert may_call(child, "run", ["dusty-token-1"], []) and may_call(child, "run", ["user-alice"], [])
-    assert child.owner() == ALICE.owner()
     assert not may_call(ALICE, "run", ["dusty-token-1"], [])
+    assert is_admin(child, ["dusty-token-1"]) and owns(child, child.owner())
