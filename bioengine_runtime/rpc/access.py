@@ -1,9 +1,9 @@
 """Who may call what. Identity is what Hypha put into the context; nothing a caller sends is ever believed.
 
-Law: a missing id or e-mail matches nothing, so `None` in a list opens nothing to callers without an e-mail. A token that
-somebody made of their own has its maker's rights over the worker, and over what they deployed, only with the right to
-administer the workspace: one that may do less was made to be given away, to an app or a pipeline. It may still call the
-apps whose lists name its maker.
+Law: a missing id or e-mail matches nothing, so `None` in a list opens nothing to callers without an e-mail. A token
+that somebody made of their own has its maker's rights over the worker, and over what they deployed, only with the right
+to administer the workspace: one that may do less was made to be given away, to an app or a pipeline. It may still call
+the apps whose lists name its maker.
 """
 
 from __future__ import annotations
