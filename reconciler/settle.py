@@ -112,11 +112,13 @@ async def reconcile_until_settled(
 def to_wait_for(done: Pass) -> dict[str, str]:
     """app id → the digest it is to run with, "" when it is to be gone.
 
-    It is what the worker has accepted, now or before. What failed, was skipped or is held will not come up by waiting.
+    It is what the worker has accepted, now or before; of what differs only as `ignore` allows, that is what runs. What
+    failed, was skipped or is held will not come up by waiting.
     """
     accepted = {outcome.address for outcome in done.outcomes if outcome.result is Result.DONE}
     apps, owner = done.look.desired.apps, done.look.desired.cluster.name
-    wanted = {app_id: apps[app_id].spec.digest() for app_id in done.look.plan.unchanged if app_id in apps}
+    running = ((app_id, done.look.live.apps.get(app_id)) for app_id in done.look.plan.unchanged)
+    wanted = {app_id: app.digest for app_id, app in running if app and app.digest}
     for app in done.look.live.apps.values():
         # What is being stopped may have lost its record already; only another owner's is certainly not ours.
         foreign = app.provenance is not None and app.provenance.owner != owner

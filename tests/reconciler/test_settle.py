@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -81,7 +82,7 @@ async def test_out_of_time_between_two_waves_is_not_well() -> None:
 
 async def test_a_chain_may_be_longer_than_the_passes_that_do_nothing_new() -> None:
     names = [f"a{number:02}" for number in range(PASSES + 2)]
-    after = {name: f"    depends_on: [{before}]\n" for before, name in zip(names, names[1:], strict=False)}
+    after = {name: f"    depends_on: [{before}]\n" for before, name in pairwise(names)}
     waited = await settled(FakeWorld(FakeSource(a_repository(*names, **after))), timeout_s=30.0)
     assert waited.ok and waited.apps.keys() == set(names)
 
@@ -92,6 +93,17 @@ async def test_what_waits_for_something_that_does_not_come_is_not_well() -> None
     assert not waited.ok and fake.runtime.apps == {}
     (left,) = waited.left
     assert left.startswith("b: ") and "a" in left
+
+
+async def test_what_differs_only_as_git_allows_is_up_as_it_runs() -> None:
+    fake = FakeWorld(FakeSource(a_repository("a", a="    ignore: [/max_ongoing_requests]\n")))
+    await reconcile(fake.world, PlanOptions())
+    before = fake.runtime.apps["a"]
+    assert before.spec
+    spec = before.spec.model_copy(update={"max_ongoing_requests": 7})
+    fake.runtime.apps["a"] = before.model_copy(update={"spec": spec, "digest": spec.digest()})
+    waited = await settled(fake, timeout_s=0.1)
+    assert waited.ok and waited.apps["a"].verdict is Verdict.HEALTHY
 
 
 async def test_a_worker_that_is_away_for_a_moment_is_waited_for() -> None:
