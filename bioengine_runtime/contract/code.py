@@ -26,6 +26,7 @@ from bioengine_runtime.contract.syntax import (
 )
 
 __all__ = [
+    "LARGEST",
     "MAX_SOURCE_BYTES",
     "ClassFacts",
     "CodeError",
@@ -40,6 +41,8 @@ __all__ = [
     "runtime_env",
 ]
 
+LARGEST = 10**15
+"""No amount of anything that an app asks for is larger; what claims to be is not known."""
 _MAX_NAME = 256
 
 
@@ -155,7 +158,7 @@ def _read_class(tree: ast.Module, module: str, class_name: str, filename: str) -
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one replica reserves. memory in bytes; None where the code computes the number."""
+    """What one replica reserves. memory in bytes; None where the code computes the number, or it is none that can be."""
 
     num_cpus: float | None = 1.0
     num_gpus: float | None = 0.0
@@ -170,7 +173,7 @@ def resources(facts: ClassFacts) -> Resources:
         value = actor.get(name, default)
         if _is_unknown(facts, f"ray_actor_options.{name}") or not isinstance(value, int | float):
             return None
-        return float(value)
+        return float(value) if 0 <= value <= LARGEST else None
 
     return Resources(num_cpus=number("num_cpus", 1.0), num_gpus=number("num_gpus", 0.0), memory=number("memory", 0.0))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.base import ENTIRE
 from bioengine_runtime.contract.cluster import Compute, Slurm
-from bioengine_runtime.contract.code import ClassFacts, requirements, resources, runtime_env
+from bioengine_runtime.contract.code import LARGEST, ClassFacts, requirements, resources, runtime_env
 from bioengine_runtime.contract.status import NodeState
 from reconciler.planning.desired import DesiredApp
 from reconciler.planning.diff import Difference, Kind
@@ -62,7 +62,8 @@ def _node_name(node: NodeState) -> str:
 
 
 def needs_of(app: DesiredApp) -> tuple[Need, ...] | None:
-    """None when the code is not in this repository, or computes its options: then only running it would tell."""
+    """None when the code is not in this repository, or computes its options, or asks for what cannot be: then only
+    running it would tell."""
     if app.code is None:
         return None
     needs = tuple(_need(facts, app.spec) for facts in app.code.classes)
@@ -71,11 +72,11 @@ def needs_of(app: DesiredApp) -> tuple[Need, ...] | None:
 
 def _need(facts: ClassFacts, spec: AppSpec) -> Need | None:
     asked = resources(facts)
-    gpus = 0.0 if spec.disable_gpu else asked.num_gpus
-    if asked.num_cpus is None or gpus is None or asked.memory is None:
+    gpus, replicas = 0.0 if spec.disable_gpu else asked.num_gpus, _replicas(facts, spec)
+    if asked.num_cpus is None or gpus is None or asked.memory is None or not 0 <= replicas <= LARGEST:
         return None
     each = {"CPU": asked.num_cpus, "GPU": gpus, "memory": asked.memory}
-    return Need(facts.name, {name: amount for name, amount in each.items() if amount}, _replicas(facts, spec))
+    return Need(facts.name, {name: amount for name, amount in each.items() if amount}, replicas)
 
 
 def _replicas(facts: ClassFacts, spec: AppSpec) -> int:
@@ -138,7 +139,7 @@ def _place(need: Need, nodes: tuple[NodeState, ...]) -> str:
     if not fitting:
         return f"{_asked(need)}: no node has it free"
     others = f" and {len(fitting) - 1} more" if len(fitting) > 1 else ""
-    free = {name: fitting[0].free[name] for name in need.each}
+    free = {name: fitting[0].free.get(name, 0.0) for name in need.each}
     return f"{_asked(need)}: {_node_name(fitting[0])} ({_amounts(free)} free){others}" if free else _asked(need)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,6 +58,26 @@ def test_what_nobody_knows_is_not_said() -> None:
     assert effect_of(a_plan(an_app())).room == ""
     unknown = an_app(code=some_code(classes=[a_class(unknown=("ray_actor_options",))]))
     assert effect_of(a_plan(unknown, nodes=[a_node(CPU=1)])).room == ""
+
+
+@pytest.mark.parametrize("amount", [10**400, float("inf"), float("nan"), -1], ids=["huge", "inf", "nan", "less"])
+@pytest.mark.parametrize("name", ["num_cpus", "num_gpus", "memory"])
+def test_an_amount_that_cannot_be_is_not_known(name: str, amount: float) -> None:
+    absurd = an_app(code=some_code(classes=[a_class(**{name: amount})]))
+    made = a_plan(absurd, an_app("other"), nodes=[a_node(CPU=4, GPU=4)])
+    assert effect_of(made).room == "" and effect_of(made, "other").room
+
+
+@pytest.mark.parametrize("replicas", [10**400, -3], ids=["huge", "less"])
+def test_a_number_of_replicas_that_cannot_be_is_not_known(replicas: int) -> None:
+    absurd = replace(a_class(), options={"num_replicas": replicas})
+    made = a_plan(an_app(code=some_code(classes=[absurd])), an_app("other"), nodes=[a_node(CPU=4)])
+    assert effect_of(made).room == "" and effect_of(made, "other").room
+
+
+def test_next_to_nothing_is_free_also_where_none_is_named() -> None:
+    tiny = an_app(code=some_code(classes=[a_class(num_gpus=1e-12)]))
+    assert effect_of(a_plan(tiny, nodes=[a_node(CPU=4)])).room.startswith("Main 1 CPU, 1e-12 GPU: gn01 (4 CPU, 0 GPU")
 
 
 def test_of_slurm_the_headroom_is_said() -> None:
