@@ -86,9 +86,11 @@ async def test_a_second_start_finds_workspace_token_and_artifact_bytes_again(hom
 
 
 async def test_a_driver_with_the_token_gets_in_and_one_without_does_not(here: Embedded) -> None:
-    assert await drive(here, dict(here.ray_environment)) == 0
+    code, said = await drive(here, dict(here.ray_environment))
+    assert code == 0, said
     without_token = {name: text for name, text in here.ray_environment.items() if not name.startswith("RAY_AUTH")}
-    assert await drive(here, without_token) != 0
+    code, said = await drive(here, {**without_token, "RAY_gcs_server_port_wait_time_s": "2"})  # else it asks for 20 s
+    assert code != 0 and "AuthenticationError" in said
 
 
 async def test_everything_listens_on_loopback_only(here: Embedded) -> None:
@@ -168,7 +170,8 @@ async def test_a_long_path_is_no_obstacle_for_rays_sockets(tmp_path: Path) -> No
     async with embedded(home, progress=quiet, with_worker=False) as here:
         ray_temp = Path(str(read_state(home / "state.json").ray_temp))
         assert ray_temp.is_relative_to("/tmp")
-        assert await drive(here, dict(here.ray_environment)) == 0
+        code, said = await drive(here, dict(here.ray_environment))
+        assert code == 0, said
     assert not is_there(ray_temp.parent)
 
 
@@ -203,8 +206,8 @@ def started_on(home: Path) -> list[psutil.Process]:
     return list(family.values())
 
 
-async def drive(here: Embedded, environment: dict[str, str]) -> int:
-    """The exit code of a driver that runs one task on Ray; it is given 15 seconds."""
+async def drive(here: Embedded, environment: dict[str, str]) -> tuple[int, str]:
+    """The exit code of a driver that runs one task on Ray, and what it said."""
     program = (
         f"import ray; ray.init({here.ray_address!r}, log_to_driver=False); ray.get(ray.remote(lambda: 1).remote())"
     )
@@ -214,14 +217,16 @@ async def drive(here: Embedded, environment: dict[str, str]) -> int:
         "-c",
         program,
         env={**passed, **environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        return await asyncio.wait_for(driver.wait(), 15)
-    except TimeoutError:
-        driver.kill()
-        return await driver.wait()
+        said, _ = await asyncio.wait_for(driver.communicate(), 90)
+    finally:
+        if driver.returncode is None:
+            driver.kill()
+    assert driver.returncode is not None
+    return driver.returncode, said.decode()
 
 
 async def publish(here: Embedded, content: bytes) -> None:

@@ -80,8 +80,14 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
 
     monkeypatch.setattr(hypha, "_hypha_rpc", lambda: SimpleNamespace(connect_to_server=connect))
     monkeypatch.setattr(hypha, "_AFTER_RESTART_S", 0.05)
-    monkeypatch.setattr(hypha, "_ALIVE_WITHIN_S", 0.05)
+    monkeypatch.setattr(hypha, "_ALIVE_WITHIN_S", 0.5)
     return made
+
+
+async def asked_something(servers: list[Server]) -> None:
+    async with asyncio.timeout(5):
+        while not (servers and servers[-1]._pending):
+            await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -102,7 +108,7 @@ async def test_a_peer_that_is_gone_takes_nobody_else_along(
     session: HyphaSession, servers: list[Server], said: Exception
 ) -> None:
     other = asyncio.create_task(session.ask("w", "slow", timeout_s=5))
-    await asyncio.sleep(0.01)
+    await asked_something(servers)
     servers[0].answers["gone"] = said
     with pytest.raises(Unreachable, match=r"connected|found"):
         await session.ask("w", "gone", timeout_s=5)
@@ -128,7 +134,7 @@ async def test_rc_10_what_was_asked_before_a_restart_of_the_server_fails_soon_af
 ) -> None:
     began = time.monotonic()
     asked = asyncio.create_task(session.ask("w", "slow", timeout_s=60))
-    await asyncio.sleep(0.01)
+    await asked_something(servers)
     servers[0].come_back()
     with pytest.raises(Unreachable, match="restarted meanwhile"):
         await asked
@@ -140,7 +146,7 @@ async def test_a_late_trouble_of_an_older_connection_leaves_the_newer_one(
     session: HyphaSession, servers: list[Server]
 ) -> None:
     late = asyncio.create_task(session.ask("w", "slow", timeout_s=0.1))
-    await asyncio.sleep(0.01)
+    await asked_something(servers)
     older = servers[0]
     older.alive, older._pending = False, []
     await session.close()

@@ -16,13 +16,13 @@ from starlette.routing import Route
 from reconciler import serving as server
 from reconciler.serving import CONNECTIONS, serving
 
-PATIENCE_S = 0.1
+PATIENCE_S = 0.4
 
 
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     async def slow(_: Request) -> PlainTextResponse:
-        await asyncio.sleep(3 * PATIENCE_S)
+        await asyncio.sleep(1.5 * PATIENCE_S)
         return PlainTextResponse("done")
 
     monkeypatch.setattr(server, "ASKS_WITHIN_S", PATIENCE_S)

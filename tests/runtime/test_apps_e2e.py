@@ -212,7 +212,7 @@ async def test_an_update_under_calls_loses_none_of_them(supervisor: Supervisor):
     assert updating.updating
     assert {version for _, version in answers} == {1, 2}
     assert answers[-1][1] == 2
-    assert max(seconds for seconds, _ in answers) < 2
+    assert max(seconds for seconds, _ in answers) < 10
     assert after.started_at == before.started_at
     assert after.last_updated_at and before.last_updated_at and after.last_updated_at > before.last_updated_at
     assert pids(after) != pids(before)

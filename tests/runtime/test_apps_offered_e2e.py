@@ -121,15 +121,17 @@ async def test_6_1_8_a_long_request_never_makes_an_app_vanish(stack: Stack) -> N
         began = time.monotonic()
         long = asyncio.ensure_future(app.hold(seconds=HOLD_S))
         looks = 0
-        while time.monotonic() - began < HOLD_S - 1:
+        while time.monotonic() - began < HOLD_S:
             status = (await worker.get_app_status(application_ids=["slow"], logs_tail=0))["slow"]
             assert (status["status"], status["deployments"]["Slow"]["status"]) == ("RUNNING", "HEALTHY")
             again = await server.get_service(f"{stack.workspace}/slow")
             assert again.id == app.id
-            assert await asyncio.wait_for(again.get_load(), 3) == 1.0
+            load = await asyncio.wait_for(again.get_load(), 10)
+            if long.done():
+                break
+            assert load == 1.0
             looks += 1
             await asyncio.sleep(0.5)
-        assert not long.done()
         checked, pid = await long
         assert looks > 3
         assert checked > 5  # Serve asked for our health while the only request it allows was under way

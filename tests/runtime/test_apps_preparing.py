@@ -12,14 +12,17 @@ from tests.runtime.apps_world import a_spec, an_environment
 
 
 class Reader:
-    """Cannot read any app folder, which takes it a moment."""
+    """Cannot read any app folder, and says so when it is told to."""
 
     def __init__(self) -> None:
         self.asked = 0
+        self.goes_on, self.failed = asyncio.Event(), asyncio.Event()
 
     async def fetch(self, artifact_id: str, version: str) -> ArtifactFiles:
         self.asked += 1
-        await asyncio.sleep(0.05)
+        await self.goes_on.wait()
+        self.goes_on.clear()
+        self.failed.set()
         raise PrepareFailed(f"no solution for {artifact_id} {version}")
 
 
@@ -29,8 +32,9 @@ async def test_a_build_that_fails_while_nobody_waits_is_told_to_the_next_who_ask
     supervisor = Supervisor(reader=reader, environment=an_environment(tmp_path))
     assert not (await supervisor.prepare(a_spec(), wait_s=0.01)).done
     assert not (await supervisor.prepare(a_spec(), wait_s=0.01)).done and reader.asked == 1
-    await asyncio.sleep(0.1)
-    told = await supervisor.prepare(a_spec(), wait_s=0.01)
+    reader.goes_on.set()
+    await reader.failed.wait()
+    told = await supervisor.prepare(a_spec(), wait_s=5)
     assert told.done and not told.ok and "no solution" in told.message and reader.asked == 1
     assert not (await supervisor.prepare(a_spec(), wait_s=0.01)).done and reader.asked == 2
     await supervisor.stop()

@@ -393,9 +393,9 @@ def analyze():
 
 async def test_time_that_is_up_ends_the_code_and_all_it_has_started() -> None:
     began = time.monotonic()
-    answer = await run(ENDLESS, timeout=4)
-    assert time.monotonic() - began < 4 + run_code_module.END_WITHIN_S  # it was not forced
-    assert "timed out" in answer["error"] and "4 s" in answer["error"] and answer["traceback"]
+    answer = await run(ENDLESS, timeout=8)
+    assert time.monotonic() - began < 8 + run_code_module.END_WITHIN_S  # it was not forced
+    assert "timed out" in answer["error"] and "8 s" in answer["error"] and answer["traceback"]
     process, child = answer["stdout"].split()  # what was printed until then
     await soon(lambda: not runs(process) and not runs(child))
 

@@ -270,7 +270,7 @@ async def test_a_new_release_takes_over_within_seconds_and_new_admins_need_none(
         await ensure_gateway(stack, "another", ["dave@lab.example"])
         await asyncio.sleep(3)
     assert stack.pids_of("bioengine-gateway") == after
-    assert calls.failed[lost:] == [] and calls.longest_gap_s < 10
+    assert calls.failed[lost:] == [] and calls.longest_gap_s < 30
     assert not [said for said in calls.failed if "Multiple services" in said]
     async with stack.connected("dave") as server:
         assert await (await server.get_service(f"{stack.workspace}/demo")).secret() == "42"

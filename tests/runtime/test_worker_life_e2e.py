@@ -21,7 +21,7 @@ from tests.runtime.stack import Stack, a_stack, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
-TOKEN_LIVES_S = 24
+TOKEN_LIVES_S = 40
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
