@@ -158,7 +158,7 @@ def _read_class(tree: ast.Module, module: str, class_name: str, filename: str) -
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one replica reserves. memory in bytes; None where the code computes the number, or it is none that can be."""
+    """What one replica reserves. memory in bytes; None where the code computes it, or it is none that can be."""
 
     num_cpus: float | None = 1.0
     num_gpus: float | None = 0.0
