@@ -95,8 +95,8 @@ def manifests_of(desired: DesiredState) -> Mapping[str, Mapping[str, Any]]:
 
 
 async def apply(plan: Plan, means: Means, *, parallel: int, tell: Tell) -> tuple[Outcome, ...]:
-    """Carry out the plan; outcomes come in the plan's order."""
-    slots, depth = Slots(parallel), _depths(plan)
+    """Carry out the plan; outcomes come in the plan's order. Whether anybody listens changes nothing."""
+    slots, depth, tell = Slots(parallel), _depths(plan), _to_whoever_listens(tell)
     ended: dict[str, asyncio.Task[Outcome]] = {}
 
     async def run(step: Step) -> Outcome:
@@ -113,6 +113,18 @@ async def apply(plan: Plan, means: Means, *, parallel: int, tell: Tell) -> tuple
         for step in plan.steps:  # a step needs only earlier ones, so their tasks are there
             ended[step.address] = group.create_task(run(step))
     return tuple(task.result() for task in ended.values())
+
+
+def _to_whoever_listens(tell: Tell) -> Tell:
+    def told(event: Event) -> None:
+        try:
+            tell(event)
+        except (OSError, SystemExit):  # rich ends the process for a reader that went away
+            log.debug("event=nobody_listens address=%s", event.step.address)
+        except Exception:  # a listener's boundary: a bug in it must not stop a step
+            log.exception("event=not_told address=%s", event.step.address)
+
+    return told
 
 
 def _depths(plan: Plan) -> Mapping[str, int]:

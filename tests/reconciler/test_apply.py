@@ -8,7 +8,7 @@ from reconciler.apply import Ended, Event, Progressed, Started
 from reconciler.planning.steps import PlanOptions, Result
 from reconciler.ports import StepFailed
 from reconciler.reconcile import reconcile
-from tests.fakes import FakeSource, FakeWorld, a_repository
+from tests.fakes import FakeMemory, FakeSource, FakeWorld, a_repository
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 
@@ -69,6 +69,19 @@ async def test_steps_tell_that_they_start_go_on_and_end() -> None:
     by_step = [(type(event), event.step.address.split("@")[0]) for event in events]
     assert by_step[:3] == [(Started, "upload a"), (Progressed, "upload a"), (Ended, "upload a")]
     assert by_step[-1] == (Ended, "deploy a")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), SystemExit(1), KeyError("a bug")])
+async def test_a_listener_that_goes_away_stops_nothing(error: BaseException) -> None:
+    """`reconcile apply -o jsonl | head`"""
+    fake = FakeWorld(FakeSource(a_repository("a", "b")), memory=FakeMemory())
+
+    def goes_away(_: Event) -> None:
+        raise error
+
+    done = await reconcile(fake.world, PlanOptions(), tell=goes_away)
+    assert fake.runtime.apps.keys() == {"a", "b"} and not done.failed
+    assert fake.memory and {"deploy a", "deploy b"} <= {entry.what for entry in fake.memory.entries}
 
 
 async def test_a_removal_is_told_who_asks_and_what_it_saw() -> None:
