@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.adapters.git import GitSource
+from reconciler.adapters.git.process import Git, NotReadable
+from reconciler.adapters.git.signatures import verify
 from reconciler.errors import SourceUnusable
 from reconciler.planning.source import Trust
 
@@ -170,3 +172,10 @@ def test_gpg_signatures_are_those_of_the_folder(lab: Lab, gnupg: Path) -> None:
 def test_uncommitted_files_are_signed_by_nobody(lab: Lab) -> None:
     with pytest.raises(SourceUnusable, match="signed by nobody"):
         GitSource(str(lab.repo), mirror_dir=lab.folder / "m", worktree=True, trust=Trust(lab.signers))
+
+
+def test_a_commit_that_cannot_be_read_is_no_unsigned_one(lab: Lab) -> None:
+    """So that a spoiled mirror is made anew, with `--allowed-signers` too."""
+    lab.commit(lab.key_of("anna@lab.example"))
+    with pytest.raises(NotReadable, match="commit 1111111 cannot be read"):
+        verify(Git(cwd=lab.repo), "1" * 40, Trust(allowed_signers=lab.signers))

@@ -276,7 +276,7 @@ def test_a_head_that_is_detached_later_leaves_the_last_commit_in_force(repositor
     here = source(repository.path, tmp_path)
     here.fetch_blocking()
     repository.git("checkout", "-q", "--detach", "HEAD^")
-    with pytest.raises(SourceUnusable, match="is detached.* what was read of main last stays in force") as told:
+    with pytest.raises(SourceUnusable, match=r"is detached.* what was read of main last stays in force") as told:
         here.fetch_blocking()
     assert "git switch main" in told.value.hint and "--ref main" in told.value.hint
     repository.git("checkout", "-q", "main")
@@ -484,6 +484,26 @@ def test_a_mirror_does_not_grow_without_bound(
     monkeypatch.setattr("reconciler.adapters.git.mirror.MAX_MIRROR", 100_000)
     with pytest.raises(SourceUnusable, match="is larger than"):
         source(f"{server.url}/repo/.git", tmp_path).fetch_blocking()
+
+
+def test_a_branch_that_is_gone_does_not_have_all_of_the_mirror_read(
+    repository: Repository, server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsck takes minutes of a large one. A git that notes it stands in."""
+    repository.git("branch", "prod")
+    here = source(f"{server.url}/repo/.git", tmp_path, ref="prod")
+    here.fetch_blocking()
+    repository.git("branch", "-D", "prod")
+    shim, noted = tmp_path / "bin" / "git", tmp_path / "noted"
+    shim.parent.mkdir()
+    shim.write_text(
+        f'#!/bin/sh\nfor word; do [ "$word" = fsck ] && echo fsck >> {noted}; done\nPATH="${{PATH#*:}}" exec git "$@"\n'
+    )
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", str(shim.parent), prepend=":")
+    with pytest.raises(SourceUnusable, match="has no branch"):
+        here.fetch_blocking()
+    assert not noted.exists()
 
 
 @pytest.mark.usefixtures("repository")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reconciler.adapters.git.process import NotReadable
 from reconciler.errors import SourceUnusable
 from reconciler.planning.source import CLUSTER_FILE, Blob, Folder
 
@@ -50,7 +51,7 @@ def parse_ls_tree(output: bytes, prefix: str) -> list[Entry]:
 
 def _bytes(size: str) -> int:
     if size == "BAD":
-        raise SourceUnusable("the repository lacks objects of this commit", hint="clone it in full, without --filter")
+        raise NotReadable("the repository lacks objects of this commit", hint="clone it in full, without --filter")
     return 0 if size == "-" else int(size)
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from reconciler.adapters.git.address import Address, is_commit
 from reconciler.adapters.git.hosts import pinned, public_addresses
-from reconciler.adapters.git.process import MIB, Git, GitFailed, as_source_error
+from reconciler.adapters.git.process import MIB, Git, GitFailed, NotReadable, as_source_error
 from reconciler.adapters.git.refs import commit_of, no_such_ref, only_one
 from reconciler.errors import SourceUnusable, Unreachable
 
@@ -160,7 +160,7 @@ class Mirror:
                 raise self._no_room("No space left on device") from None
             if str(self._path) in error.text:  # it is ours that is at fault, not the remote one
                 hint = f"remove {self._path}: it is only a copy"
-                raise SourceUnusable(f"the mirror of {self._url} cannot be used: {error}", hint=hint) from None
+                raise NotReadable(f"the mirror of {self._url} cannot be used: {error}", hint=hint) from None
             raise as_source_error(error, self._url) from None
 
     @contextmanager

@@ -6,8 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from reconciler.adapters.git.process import MIB, Git, GitFailed
-from reconciler.errors import SourceUnusable
+from reconciler.adapters.git.process import MIB, Git, GitFailed, NotReadable
 from reconciler.planning.source import Folder
 
 MAX_ANSWER = 256 * MIB
@@ -26,7 +25,7 @@ class Objects:
         return self._batch([commit, *(oid for oid in oids if _CACHE.get(oid) is None)])[commit]
 
     def read(self, oid: str) -> bytes:
-        """Bytes of a blob. Raises SourceUnusable when the repository does not have it."""
+        """Bytes of a blob. Raises NotReadable when the repository does not have it."""
         data = _CACHE.get(oid)
         return data if data is not None else self._batch([oid, *self._companions(oid)])[oid]
 
@@ -41,14 +40,14 @@ class Objects:
         try:
             output = self._git("cat-file", "--batch", "--buffer", stdin=asked, timeout=60, limit=MAX_ANSWER)
         except GitFailed as error:
-            raise SourceUnusable(f"the repository cannot be read: {error.text}") from None
+            raise NotReadable(f"the repository cannot be read: {error.text}") from None
         found: dict[str, bytes] = {}
         position = 0
         while position < len(output):
             end = output.index(b"\n", position)
             oid, kind, *size = output[position:end].decode("ascii").split()
             if not size:
-                raise SourceUnusable(f"object {oid} is {kind} from the repository", hint="clone it again, in full")
+                raise NotReadable(f"object {oid} is {kind} from the repository", hint="clone it again, in full")
             position = end + 1 + int(size[0])
             found[oid] = output[end + 1 : position]
             if kind == "blob":

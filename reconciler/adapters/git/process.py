@@ -67,6 +67,10 @@ class GitFailed(Exception):
         self.code, self.text = code, text
 
 
+class NotReadable(SourceUnusable):
+    """What is stored here of a repository lacks something, or is not what git stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class Git:
     """git on one repository. `git_dir` None lets git find it from `cwd`. Without `address` no transport is allowed.

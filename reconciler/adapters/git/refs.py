@@ -47,8 +47,8 @@ def commit_of_branch(git: Git, branch: str, url: str) -> str:
         git("symbolic-ref", "--quiet", "HEAD")
     except GitFailed:
         raise SourceUnusable(
-            f"HEAD of {url} is detached, as in a rebase, a bisect or a checkout of one commit; what was read of {branch} "
-            "last stays in force",
+            f"HEAD of {url} is detached, as in a rebase, a bisect or a checkout of one commit; what was read of "
+            f"{branch} last stays in force",
             hint=f"finish it, or leave it with: git switch {branch}; who never waits for it starts with --ref {branch}",
         ) from None
     commit = commit_of(git, f"refs/heads/{branch}")

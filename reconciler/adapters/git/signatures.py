@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from reconciler.adapters.git.process import Git, GitFailed
+from reconciler.adapters.git.process import Git, GitFailed, NotReadable
 from reconciler.errors import SourceUnusable
 from reconciler.planning.source import Trust
 
@@ -44,7 +44,10 @@ def verify(git: Git, commit: str, trust: Trust) -> str:
 
 def _told(git: Git, commit: str, settings: tuple[str, ...]) -> tuple[str, str, str]:
     """git's code for the signature, the signer's name, and the key's fingerprint."""
-    output = git(*settings, "log", "-1", "--no-show-signature", "--format=%G?%x00%GS%x00%GF", commit, "--")
+    try:
+        output = git(*settings, "log", "-1", "--no-show-signature", "--format=%G?%x00%GS%x00%GF", commit, "--")
+    except GitFailed as error:
+        raise NotReadable(f"commit {commit[:7]} cannot be read: {error}") from None
     code, who, key = output.decode(errors="replace").rstrip("\n").split("\0")
     return code, who, key
 

@@ -17,7 +17,7 @@ from reconciler.adapters.git.history import Changes, changes, subject_of
 from reconciler.adapters.git.listing import APPS, Listing, listing, parse_ls_tree
 from reconciler.adapters.git.mirror import Mirror
 from reconciler.adapters.git.objects import Objects
-from reconciler.adapters.git.process import MIB, Git, GitFailed
+from reconciler.adapters.git.process import MIB, Git, GitFailed, NotReadable
 from reconciler.adapters.git.refs import NO_COMMIT, commit_of_branch, is_ancestor, local_commit
 from reconciler.adapters.git.signatures import verify
 from reconciler.adapters.git.worktree import WorkTree
@@ -79,7 +79,7 @@ class GitSource:
         with self._lock:
             try:
                 self._last = self._read()
-            except SourceUnusable:
+            except NotReadable:
                 if self._mirror is None or not self._mirror.spoiled:
                     raise
                 self._mirror.forget()
@@ -224,7 +224,7 @@ def _list_commit(found: _Found) -> Listing:
         output = found.git("ls-tree", "-l", "-z", "--full-tree", found.commit, "--", *folder)
         output += found.git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", found.commit, "--", apps)
     except GitFailed as error:
-        raise SourceUnusable(
+        raise NotReadable(
             f"commit {found.commit[:7]} cannot be read: {error}", hint="clone it again, in full"
         ) from None
     return listing(parse_ls_tree(output, found.prefix))
