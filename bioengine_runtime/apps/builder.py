@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import serve
@@ -68,13 +68,21 @@ def sent_again(deployments: Sequence[bytes], mark: str) -> tuple[bytes, ...]:
     """The same versions with another mark, which makes Serve begin anew with what it has given up.
 
     Serve ignores a message that equals the last one. The mark is for nobody: a running replica is left as it is."""
-    return tuple(_marked(one, mark) for one in deployments)
+    return tuple(_saying(one, {MARK_KEY: mark}) for one in deployments)
 
 
-def _marked(message: bytes, mark: str) -> bytes:
+def recorded_as(kept: Blueprint, record: AppRecord) -> Blueprint:
+    """The same processes with this record of them."""
+    said = {RECORD_KEY: record.model_dump(mode="json")}
+    entry, *others = kept.deployments
+    return replace(kept, deployments=(_saying(entry, said), *others))
+
+
+def _saying(message: bytes, more: Mapping[str, Any]) -> bytes:
+    """The message with this in its user_config, whose change restarts no replica."""
     args = serve_pb2.DeploymentArgs.FromString(message)  # pyright: ignore[reportAttributeAccessIssue]
     config = DeploymentConfig.from_proto_bytes(args.deployment_config)
-    config.user_config = {**(config.user_config or {}), MARK_KEY: mark}
+    config.user_config = {**(config.user_config or {}), **more}
     args.deployment_config = config.to_proto_bytes()
     return args.SerializeToString()
 

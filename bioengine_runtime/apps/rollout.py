@@ -12,6 +12,7 @@ from bioengine_runtime.apps.errors import Refused
 from bioengine_runtime.apps.record import AppRecord, Running
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import PERSON, Provenance, Rejection
+from bioengine_runtime.rpc.access import both
 
 NOBODY = ""
 
@@ -114,6 +115,16 @@ def next_record(
         # The same processes: an update in place begins nothing anew.
         times = {"asked_at": current.asked_at, "sent_at": current.sent_at}
     return record.model_copy(update={**times, "previous": _last_good(record, current, good)})
+
+
+def for_whom_both_let_in(previous: AppRecord, newest: AppRecord) -> AppRecord:
+    """The version before, while the newest comes up, and when it is brought back. Whom the newest lets in no
+    more is shut out from when it is accepted, whatever becomes of it; whom it lets in anew waits until it is up."""
+    users = both(previous.spec.authorized_users, newest.spec.authorized_users)
+    if users == previous.spec.authorized_users:
+        return previous
+    spec = previous.spec.model_copy(update={"authorized_users": users})
+    return previous.model_copy(update={"spec": spec, "digest": spec.digest()})
 
 
 def _last_good(record: AppRecord, current: AppRecord | None, good: str | None) -> AppRecord | None:

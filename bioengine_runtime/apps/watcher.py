@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from bioengine_runtime.apps import marks, redeploying, store
-from bioengine_runtime.apps.builder import Blueprint, sent_again
+from bioengine_runtime.apps.builder import Blueprint, recorded_as, sent_again
 from bioengine_runtime.apps.deploying import Deployer
 from bioengine_runtime.apps.disks import DiskSweeper
 from bioengine_runtime.apps.judging import FAILING, LOG_LINES, Asking, Failed, Settled, Waiting, judge, reason_of
@@ -21,6 +21,7 @@ from bioengine_runtime.apps.logs import read_logs
 from bioengine_runtime.apps.prepare import Places
 from bioengine_runtime.apps.probing import Probes
 from bioengine_runtime.apps.record import AppRecord, Replica, Running, all_readable
+from bioengine_runtime.apps.rollout import for_whom_both_let_in
 from bioengine_runtime.apps.sweeping import Sweeper
 from bioengine_runtime.contract.status import Rejection
 
@@ -199,7 +200,8 @@ class Watcher:
         known = await asyncio.to_thread(marks.read_rejection, app_id)
         if known and not _is_of(known, record):
             known = None
-        back = None if failed.gate and not record.spec.rollout.rollback else record.previous
+        previous = None if failed.gate and not record.spec.rollout.rollback else record.previous
+        back = for_whom_both_let_in(previous, record) if previous else None
         if known and (back is None or known.rollback == "failed"):
             return False
         now = (await self._look()).get(app_id)
@@ -221,7 +223,10 @@ class Watcher:
             why = "what it was deployed from is gone; deploy another version"
             await asyncio.to_thread(marks.keep_rejection, app_id, _not_back(rejection, why))
             return False
-        await self._deployer.deploy(app_id, previous.blueprint, Blueprint.from_bytes(kept).deployments)
+        plan = recorded_as(Blueprint.from_bytes(kept), previous)
+        # Kept before it is sent: whoever sends it again is not to bring back callers that were shut out.
+        await asyncio.to_thread(store.put, store.BLUEPRINT, previous.blueprint, plan.to_bytes())
+        await self._deployer.deploy(app_id, previous.blueprint, plan.deployments)
         log.warning("app=%s back on digest=%s", app_id, previous.digest[:12])
         return True
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bioengine_runtime.apps.record import AppRecord, Running
+from bioengine_runtime.apps.rollout import for_whom_both_let_in
 from bioengine_runtime.contract.app import IceServer
 from bioengine_runtime.contract.manifest import AuthorizedUsers
 
@@ -59,12 +60,13 @@ class Offer:
 
 
 def offer(running: Running, *, worker: str, offered: bool) -> Offer | None:
-    """The offer for an app. While a new version comes up it is still the old one that answers, and that is offered."""
+    """The offer for an app. While a new version comes up it is still the old one that answers, and that is offered, to
+    those whom the new one lets in too."""
     record = running.record
     if record is None or record.worker != worker or running.status == "DELETING":
         return None
     if record.previous is not None and running.status != "RUNNING":
-        record = record.previous
+        record = for_whom_both_let_in(record.previous, record)
     if not offered and _replicas(running, record.entry) == 0:
         return None
     return _offer(running, record)

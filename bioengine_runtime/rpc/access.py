@@ -110,6 +110,22 @@ def users_of(method: str, authorized_users: AuthorizedUsers | None) -> Collectio
     return authorized_users or ()
 
 
+def both(one: AuthorizedUsers, other: AuthorizedUsers) -> AuthorizedUsers:
+    """The list of those whom both let in, method by method. Who is named by id in one and by e-mail in the other is in
+    neither: it errs on the side of fewer."""
+    if not isinstance(one, Mapping) and not isinstance(other, Mapping):
+        return _both(one, other)
+    methods = {ENTIRE: None, **dict.fromkeys(one if isinstance(one, Mapping) else ())}
+    methods |= dict.fromkeys(other if isinstance(other, Mapping) else ())
+    return {method: _both(users_of(method, one), users_of(method, other)) for method in methods}
+
+
+def _both(one: Collection[str], other: Collection[str]) -> list[str]:
+    if EVERYBODY in one or EVERYBODY in other:
+        return list(other if EVERYBODY in one else one)
+    return [name for name in one if name in other]
+
+
 def _named(names: Collection[str | None]) -> frozenset[str]:
     return frozenset(name for name in names if name and name != EVERYBODY)
 

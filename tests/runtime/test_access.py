@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from bioengine_runtime.rpc.access import Caller, is_admin, may_call, owns
+from bioengine_runtime.rpc.access import Caller, both, is_admin, may_call, owns
 
 ALICE = Caller("user-alice", "alice@lab.example")
 BOB = Caller("user-bob", "bob@lab.example")
 ROOT = Caller("root", None)
 ANONYMOUS = Caller("anonymouz-ab12", None, anonymous=True)
 NOBODY = Caller.from_context(None)
+
+Users = list[str] | dict[str, list[str]]
 
 
 def test_a_listed_id_or_email_may_call() -> None:
@@ -102,3 +104,24 @@ def test_a_token_given_away_calls_what_its_maker_is_named_for_and_acts_by_its_ow
     assert may_call(child, "run", ["dusty-token-1"], []) and may_call(child, "run", ["user-alice"], [])
     assert not may_call(ALICE, "run", ["dusty-token-1"], [])
     assert is_admin(child, ["dusty-token-1"]) and owns(child, child.owner())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (["*"], ["alice"], ["alice"]),
+        (["alice"], ["*"], ["alice"]),
+        (["*"], ["*"], ["*"]),
+        (["alice", "bob"], ["eve", "bob"], ["bob"]),
+        (["alice"], [], []),
+        (["*"], {"train": ["alice"]}, {"*": [], "train": ["alice"]}),
+        ({"*": ["*"], "train": ["alice", "bob"]}, ["bob"], {"*": ["bob"], "train": ["bob"]}),
+        ({"*": ["*"], "train": ["alice"]}, {"*": ["bob"], "run": ["*"]}, {"*": ["bob"], "train": [], "run": ["*"]}),
+    ],
+)
+def test_both_lists_let_in_whom_each_of_them_does(one: Users, other: Users, expected: Users) -> None:
+    assert both(one, other) == expected
+    for caller in (Caller("alice", None), Caller("bob", None), Caller("eve", None)):
+        for method in ("run", "train", "else"):
+            each = may_call(caller, method, one, []) and may_call(caller, method, other, [])
+            assert may_call(caller, method, both(one, other), []) == each

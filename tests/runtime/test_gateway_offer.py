@@ -59,15 +59,21 @@ def test_what_is_not_ours_or_of_another_worker_or_is_being_deleted_is_not_offere
     assert offer(a_running(a_record("run"), "DELETING"), worker=WORKER, offered=True) is None
 
 
-def test_while_a_new_version_comes_up_the_old_ones_methods_and_users_hold() -> None:
-    new = a_record("run", "extra", users=["eve"], previous=a_record("run", users=["alice"]))
+def test_while_a_new_version_comes_up_the_old_ones_methods_hold_for_whom_both_let_in() -> None:
+    new = a_record("run", "extra", users=["eve", "alice"], previous=a_record("run", users=["alice", "bob"]))
     during, after = (
         offer(a_running(new, "DEPLOYING"), worker=WORKER, offered=True),
         offer(a_running(new), worker=WORKER, offered=True),
     )
     assert during is not None and after is not None
     assert ([one.name for one in during.methods], during.authorized_users) == (["run"], ["alice"])
-    assert ([one.name for one in after.methods], after.authorized_users) == (["run", "extra"], ["eve"])
+    assert ([one.name for one in after.methods], after.authorized_users) == (["run", "extra"], ["eve", "alice"])
+
+
+def test_who_was_shut_out_stays_out_while_the_new_version_waits_for_room() -> None:
+    new = a_record("run", users=["alice"], previous=a_record("run", users=["*"]))
+    offered = offer(a_running(new, "DEPLOYING"), worker=WORKER, offered=True)
+    assert offered is not None and offered.authorized_users == ["alice"]
 
 
 def test_callers_do_not_see_the_context_that_hypha_adds() -> None:
