@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 from collections.abc import Iterator, Mapping
@@ -384,6 +385,29 @@ def test_a_server_that_does_not_answer_is_unreachable(server: GitServer, tmp_pat
 def test_a_repository_that_is_not_there_is_said(server: GitServer, tmp_path: Path) -> None:
     with pytest.raises(SourceUnusable, match="may not be read or is not there"):
         source(f"{server.url}/nowhere.git", tmp_path).fetch_blocking()
+
+
+async def test_who_stops_waiting_for_a_server_ends_git_and_its_thread(tmp_path: Path) -> None:
+    """Else a signal to end waits until git does: half a minute for a question, five minutes for a fetch."""
+    asked = asyncio.Event()
+    connected: list[asyncio.StreamWriter] = []
+
+    def says_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.append(writer)
+        asked.set()
+
+    async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as silent:
+        here = source(f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/lab.git", tmp_path)
+        fetching = asyncio.create_task(here.fetch())
+        await asyncio.wait_for(asked.wait(), 20)
+        fetching.cancel()
+        await asyncio.wait({fetching})
+        ended = asyncio.create_task(asyncio.to_thread(here._lock.acquire))  # pyright: ignore[reportPrivateUsage]
+        try:
+            await asyncio.wait_for(ended, 10)
+        finally:
+            for writer in connected:
+                writer.close()
 
 
 # ── Through a mirror ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from reconciler.adapters.git.address import Address, is_commit
 from reconciler.adapters.git.hosts import pinned, public_addresses
-from reconciler.adapters.git.process import MIB, Git, GitFailed, NotReadable, as_source_error
+from reconciler.adapters.git.process import MIB, Git, GitFailed, NotReadable, as_source_error, go_on
 from reconciler.adapters.git.refs import commit_of, no_such_ref, only_one
 from reconciler.errors import SourceUnusable, Unreachable
 
@@ -184,6 +184,7 @@ class Mirror:
             while not _try_lock(file.fileno()):
                 if time.monotonic() > deadline:
                     raise Unreachable(f"another process keeps fetching into {self._path}")
+                go_on()
                 time.sleep(0.05)
             yield
 

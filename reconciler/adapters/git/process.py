@@ -5,21 +5,26 @@ Law: nothing a repository contains or names is executed, whatever its content; e
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import selectors
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from reconciler.adapters.git.address import Address, redacted
 from reconciler.errors import ReconcilerError, SourceUnusable, Unreachable
+
+Value = TypeVar("Value")
 
 MIB = 1024 * 1024
 _STDERR_KEPT = 16 * 1024
@@ -71,6 +76,31 @@ class NotReadable(SourceUnusable):
     """What is stored here of a repository lacks something, or is not what git stored."""
 
 
+class GivenUp(Exception):
+    """Nobody waits for the answer any more."""
+
+
+_left: ContextVar[threading.Event | None] = ContextVar("left", default=None)
+
+
+async def in_thread(work: Callable[[], Value]) -> Value:
+    """Run what calls git beside the event loop. Who stops waiting for it ends it within a second, and git with it: a
+    program that is to end waits for its threads."""
+    left = threading.Event()
+    within = _left.set(left)
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        left.set()
+        _left.reset(within)
+
+
+def go_on() -> None:
+    """Asked now and then by whoever waits in a thread. Raises GivenUp."""
+    if (left := _left.get()) and left.is_set():
+        raise GivenUp
+
+
 @dataclass(frozen=True, slots=True)
 class Git:
     """git on one repository. `git_dir` None lets git find it from `cwd`. Without `address` no transport is allowed.
@@ -91,7 +121,7 @@ class Git:
         watch: Callable[[], None] | None = None,
     ) -> bytes:
         """Output of one git command. `watch` is called twice a second and may raise to end it. Raises GitFailed,
-        Unreachable when out of time, SourceUnusable when the answer is larger than `limit` bytes."""
+        Unreachable when out of time, GivenUp, SourceUnusable when the answer is larger than `limit` bytes."""
         secrets = self.address.secrets if self.address else ()
         with _feed(stdin) as feed, _started(self._command(arguments), self._environment(), self.cwd, feed) as process:
             try:
@@ -258,6 +288,7 @@ def _read(
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
+            go_on()
             for key, _ in selector.select(min(left, 0.5)):
                 data = os.read(key.fd, _CHUNK)
                 if not data:

@@ -6,7 +6,6 @@ Nothing is ever checked out. Law: one call binds to one commit id, whatever move
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from reconciler.adapters.git.history import Changes, changes, subject_of
 from reconciler.adapters.git.listing import APPS, Listing, listing, parse_ls_tree
 from reconciler.adapters.git.mirror import Mirror
 from reconciler.adapters.git.objects import Objects
-from reconciler.adapters.git.process import MIB, Git, GitFailed, NotReadable
+from reconciler.adapters.git.process import MIB, Git, GitFailed, NotReadable, in_thread
 from reconciler.adapters.git.refs import NO_COMMIT, commit_of_branch, is_ancestor, local_commit
 from reconciler.adapters.git.signatures import verify
 from reconciler.adapters.git.worktree import WorkTree
@@ -72,7 +71,7 @@ class GitSource:
 
     async def fetch(self) -> SourceTree:
         """The newest commit of what is followed. Raises SourceUnusable or Unreachable."""
-        return await asyncio.to_thread(self.fetch_blocking)
+        return await in_thread(self.fetch_blocking)
 
     def fetch_blocking(self) -> SourceTree:
         """The same, for callers without an event loop."""
