@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from reconciler.cli import adopt_commands, doctor_commands, order_commands, record_commands, secret_commands
+from reconciler.cli import adopt_commands, doctor_commands, order_commands, pipe, record_commands, secret_commands
 from reconciler.cli.ending import leave
 from reconciler.cli.options import (
     FORGE_TOKEN,
@@ -376,6 +376,7 @@ for more in (record_commands, order_commands, secret_commands, doctor_commands, 
 
 def main() -> None:
     """The console script. Usage errors exit 1: 2 means that a plan has changes."""
+    pipe.begin()
     try:
         code = app(standalone_mode=False)
     except typer.Abort:
@@ -384,7 +385,7 @@ def main() -> None:
         if message := error.format_message():  # none when it was only asked for help
             sys.stderr.write(f"Error: {message}\nfix: see reconcile --help, or reconcile COMMAND --help\n")
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(pipe.end(code if isinstance(code, int) else 0))
 
 
 def _verbs():
