@@ -202,15 +202,18 @@ def runs(holder: Holder, *, host: str = "", pid: int = 0) -> bool | None:
 
 
 def this_host() -> str:
-    """Name of this machine; in a container also of its process namespace: its process ids mean nothing outside."""
-    name = socket.gethostname()
+    """Name of this machine and of its boot; in a container also of its process namespace. A process id means nothing
+    outside, and machines that are copies of one another have the same name."""
+    said = [socket.gethostname()]
     with contextlib.suppress(OSError):
+        said.append(_BOOT.read_text()[:8])
         space = str(Path("/proc/self/ns/pid").readlink()).removeprefix("pid:[").removesuffix("]")
         if space != _FIRST_SPACE:
-            return f"{name}/{space}"
-    return name
+            said.append(space)
+    return "/".join(said)
 
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _FIRST_SPACE = "4026531836"
 """What Linux calls the namespace outside of all containers."""
 

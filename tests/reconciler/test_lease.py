@@ -21,6 +21,7 @@ from tests.fakes import FakeMemory
 
 ORDER = Order(OrderKind.SUSPEND, "demo", "anna", 1.0)
 ALIVE = os.getppid()
+BOOT = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
 
 
 class Clock:
@@ -124,6 +125,16 @@ async def test_one_that_died_on_this_machine_is_followed_at_once() -> None:
     await change(memory, a_lease("next", clock), lambda remembered: replace(remembered, orders=(ORDER,)))
     holder = memory.remembered.holder
     assert holder and holder.name == "next" and memory.remembered.orders == (ORDER,)
+
+
+async def test_a_machine_of_the_same_name_is_another_one() -> None:
+    """Copies of one virtual machine: the process is not looked for on the wrong one, where nothing has its id."""
+    memory, clock = FakeMemory(), Clock()
+    there = this_host().replace(BOOT, "01234567")
+    held = await a_lease("ubuntu", clock, host=there, pid=a_dead_pid()).hold(memory)
+    with pytest.raises(HeldElsewhere):
+        await a_lease("ubuntu", clock).hold(memory)
+    assert memory.remembered.holder == held
 
 
 async def test_rr_06_a_holder_elsewhere_whose_clock_is_wrong_is_not_taken_for_dead() -> None:
