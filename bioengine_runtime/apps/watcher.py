@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from bioengine_runtime.apps import marks, redeploying, store
 from bioengine_runtime.apps.builder import Blueprint, recorded_as, sent_again
+from bioengine_runtime.apps.clocks import Clocks
 from bioengine_runtime.apps.deploying import Deployer
 from bioengine_runtime.apps.disks import DiskSweeper
 from bioengine_runtime.apps.judging import FAILING, LOG_LINES, Asking, Failed, Settled, Waiting, judge, reason_of
@@ -46,6 +47,7 @@ class Watcher:
         on_change: Callable[[], Awaitable[None]] | None,
         places: Places,
         redeploy_pause_s: float = redeploying.FIRST_PAUSE_S,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._worker = worker
         self._deployer = deployer
@@ -55,6 +57,7 @@ class Watcher:
         self._sweeper = Sweeper()
         self._disks = DiskSweeper(places)
         self._probes = Probes(self.wake)
+        self._clocks = Clocks(wall_clock)
         self._rejected: set[str] = set()
         self._redeploys = redeploying.Redeploys(redeploy_pause_s)
         self._wake = asyncio.Event()
@@ -94,6 +97,7 @@ class Watcher:
             except Exception:  # one app's trouble is no other's
                 log.exception("app=%s could not be looked after; trying again", app_id)
         self._redeploys.forget_all_but(apps)
+        self._clocks.forget_all_but(apps)
         if all_readable(apps.values()):
             await self._sweeper.sweep(apps)
             self._disks.sweep(apps)
@@ -108,7 +112,7 @@ class Watcher:
             await self._returned(record, running)
             return await self._keep_up(app_id, running, release)
         gate = await asyncio.to_thread(marks.read_gate, app_id)
-        now = time.time()
+        now = self._clocks.now(record)
         verdict = judge(running, good and good.release, gate, now)
         if isinstance(verdict, Waiting) and verdict.keep:
             await asyncio.to_thread(marks.keep_gate, app_id, verdict.keep)

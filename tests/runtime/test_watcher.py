@@ -13,6 +13,7 @@ from ray.serve.generated import serve_pb2
 
 from bioengine_runtime.apps import marks, store
 from bioengine_runtime.apps.builder import Blueprint
+from bioengine_runtime.apps.clocks import Clocks
 from bioengine_runtime.apps.prepare import Places
 from bioengine_runtime.apps.record import RECORD_KEY, AppRecord, Running
 from bioengine_runtime.apps.rollout import next_record
@@ -44,6 +45,8 @@ class World:
     def __init__(self) -> None:
         self.app: Running | None = None
         self.sent: list[tuple[str, AppRecord]] = []
+        self.now = 1002.0
+        self.looks = 0
         locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._watcher = Watcher(
             worker=WORKER,
@@ -52,10 +55,16 @@ class World:
             lock=locks.__getitem__,
             on_change=None,
             places=Places(code="code", layers="layers"),
+            wall_clock=lambda: self.now,
         )
 
     async def deploy(self, app_id: str, blueprint: str, deployments: Sequence[bytes]) -> None:  # noqa: ARG002
         self.sent.append((blueprint, recorded(deployments)))
+
+    async def watch_for(self, looks: int) -> None:
+        """Until what was seen by so many further looks has been dealt with."""
+        enough = self.looks + looks + 1
+        await self.until(lambda: self.looks >= enough)
 
     async def until(self, so: Callable[[], Any]) -> None:
         """Watch until it is so."""
@@ -70,6 +79,7 @@ class World:
             await asyncio.gather(watching, return_exceptions=True)
 
     async def _look(self) -> dict[str, Running]:
+        self.looks += 1
         return {self.app.app_id: self.app} if self.app else {}
 
 
@@ -127,3 +137,38 @@ async def test_a_version_that_is_brought_back_is_what_it_was_when_the_newer_one_
     world.app = an_app(a_record("2", ["*"], running=an_app(good)), status="DEPLOY_FAILED", message="RuntimeError: no")
     await world.until(lambda: world.sent)
     assert world.sent[0] == (good.blueprint, good)
+
+
+async def test_rr_06_a_clock_that_is_set_forward_neither_rejects_nor_settles_a_version(world: World) -> None:
+    good = a_record("1", ["*"])
+    keep(good)
+    marks.keep_good("plain", marks.Good(good.release()))
+    new = a_record("2", ["*"], running=an_app(good), health_timeout_s=600, stable_s=300)
+    world.app = an_app(new, status="DEPLOYING", health="UPDATING")
+    await world.watch_for(1)
+    world.now += 3600
+    await world.watch_for(2)
+    assert (world.sent, marks.read_rejection("plain")) == ([], None)
+
+    world.app = an_app(new)
+    await world.until(lambda: marks.read_gate("plain"))
+    world.now += 3600
+    await world.watch_for(2)
+    gate = marks.read_gate("plain")
+    assert gate and gate.up_at - (new.sent_at or 0) < 600
+    assert marks.read_good("plain") == marks.Good(good.release())
+
+
+def test_rr_06_time_goes_on_as_it_passes_and_begins_anew_with_each_try() -> None:
+    wall, steady = [1000.0], [5.0]
+    clocks = Clocks(lambda: wall[0], lambda: steady[0])
+    first = a_record("1", ["*"])
+    assert clocks.now(first) == 1000.0
+    wall[0], steady[0] = 9000.0, 15.0
+    assert clocks.now(first) == 1010.0
+    in_place = first.model_copy(update={"spec": first.spec.model_copy(update={"max_ongoing_requests": 3})})
+    assert clocks.now(in_place) == 1010.0
+    assert clocks.now(first.model_copy(update={"sent_at": 9000.0})) == 9000.0
+    wall[0] = 100.0
+    clocks.forget_all_but([])
+    assert clocks.now(first) == 100.0
