@@ -14,12 +14,11 @@ from typing import Any
 from reconciler.errors import ReconcilerError, Remedy, Unreachable
 from reconciler.history import DONE, ORDERED, TEXT_LIMIT
 from reconciler.lease import change
-from reconciler.planning.approving import says_something
+from reconciler.planning.approving import says_something, shown
 from reconciler.planning.declare import declare
 from reconciler.planning.memory import Entry, Order, OrderKind, Remembered
 from reconciler.planning.pins import holds, pins
 from reconciler.planning.shown import plain
-from reconciler.planning.steps import Plan
 from reconciler.ports import Lease, Memory, World
 from reconciler.reconcile import Look
 
@@ -59,9 +58,8 @@ class Orders:
         match order.kind:
             case OrderKind.PIN:
                 whole = await self._whole(order, memory, seen)
-            case OrderKind.APPROVE:  # as long as a saved plan: an equal one of next month is another one
-                _refuse_nothing(order.subject, seen.plan)
-                whole = replace(order, until=order.at + seen.desired.cluster.policy.plan_valid_s)
+            case OrderKind.APPROVE:
+                whole = _as_shown(order, seen)
             case OrderKind.SUSPEND:
                 whole = order
 
@@ -143,10 +141,17 @@ WORDS = {OrderKind.SUSPEND: "suspend", OrderKind.PIN: "rollback", OrderKind.APPR
 """As people say them."""
 
 
-def _refuse_nothing(plan_id: str, planned: Plan) -> None:
-    if planned.id == plan_id and not says_something(planned):
+def _as_shown(approval: Order, seen: Look) -> Order:
+    """With all that the plan shows. It counts as long as a saved plan: an equal one of next month is another one."""
+    planned = seen.plan
+    if planned.id != approval.subject:
+        raise NotOrdered(f"the plan is {planned.id} now, not {approval.subject}", hint="Look at it: reconcile plan")
+    if not says_something(planned):
         hint = "What is held says what it waits for: reconcile plan"
-        raise NotOrdered(f"there is nothing to approve: {plan_id} has no steps, and holds nothing for a yes", hint=hint)
+        said = f"there is nothing to approve: {planned.id} has no steps, and holds nothing for a yes"
+        raise NotOrdered(said, hint=hint)
+    until = approval.at + seen.desired.cluster.policy.plan_valid_s
+    return replace(approval, until=until, shown=shown(planned, seen.desired, seen.live))
 
 
 def _lasts(order: Order, seen: Look, now: float) -> bool:

@@ -12,12 +12,13 @@ from bioengine_runtime.contract.cluster import ClusterSpec, SelfHeal, Suspension
 from bioengine_runtime.contract.code import ClassFacts
 from bioengine_runtime.contract.manifest import AppManifest
 from bioengine_runtime.contract.status import AppState, NodeState, Provenance, Rejection, WorkerState
+from reconciler.planning.approving import shown
 from reconciler.planning.desired import AppCode, DesiredApp, DesiredState
 from reconciler.planning.live import ArtifactVersion, LiveArtifact, LiveState, Unseen
-from reconciler.planning.memory import Order, Remembered
+from reconciler.planning.memory import Order, OrderKind, Remembered
 from reconciler.planning.problems import Location, Problem
 from reconciler.planning.source import Blob, Folder, Revision
-from reconciler.planning.steps import SecretTable
+from reconciler.planning.steps import Plan, SecretTable
 
 CLUSTER = "prod"
 WORKSPACE = "ws"
@@ -243,3 +244,8 @@ def a_world(*apps: DesiredApp, **desired: Any) -> tuple[DesiredState, LiveState]
     """Desired and live that agree: every app runs as wanted, every folder is stored."""
     artifacts = {app.spec.artifact_id: an_artifact(app) for app in apps if app.code}
     return a_desired(*apps, **desired), a_live(*(a_status(app) for app in apps), artifacts=artifacts.values())
+
+
+def an_approval(made: Plan, desired: DesiredState, live: LiveState, by: str = "anna", **fields: Any) -> Order:
+    """A yes to the plan as it was made from these."""
+    return Order(OrderKind.APPROVE, made.id, by, NOW, shown=shown(made, desired, live), **fields)

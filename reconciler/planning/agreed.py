@@ -5,7 +5,7 @@ Law: a yes is to what was shown. What comes up later is held, whoever asked for 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import assert_never
 
@@ -42,15 +42,21 @@ def aims(plan: Plan, desired: DesiredState) -> frozenset[Aim]:
 
 def within(plan: Plan, agreed: Collection[Aim]) -> Plan:
     """The plan without the steps that lead elsewhere, or need one that does. Its id stays."""
+    return only(plan, lambda step: _aim(step) in agreed, "reconcile apply")
+
+
+def only(plan: Plan, meant: Callable[[Step], bool], fix: str) -> Plan:
+    """The plan without the steps that are not meant, or need one that is not; they are held. `meant` is asked of each
+    step that brings something about; `fix`: how to say yes to the others. Its id stays."""
     refused: list[Step] = []
     for step in plan.steps:
-        stranger = (aim := _aim(step)) is not None and aim not in agreed
+        stranger = _aim(step) is not None and not meant(step)
         if stranger or {other.address for other in refused}.intersection(step.needs):
             refused.append(step)
     if not refused:
         return plan
     kept = _used([step for step in plan.steps if step not in refused])
-    held = (*plan.held, *(_held(step, aim[0]) for step in refused if (aim := _aim(step))))
+    held = (*plan.held, *(_held(step, aim[0], fix) for step in refused if (aim := _aim(step))))
     return replace(
         plan,
         steps=kept,
@@ -85,10 +91,10 @@ def _used(steps: list[Step]) -> tuple[Step, ...]:
     return tuple(reversed(kept))
 
 
-def _held(step: Step, subject: str) -> Held:
+def _held(step: Step, subject: str, fix: str) -> Held:
     message = "it came up after the plan that was agreed to"
     action = _ACTIONS[type(step.verb)]
-    return Held(subject, Reason.APPROVAL_REQUIRED, message, "reconcile apply", action, step.changes, step.drift)
+    return Held(subject, Reason.APPROVAL_REQUIRED, message, fix, action, step.changes, step.drift)
 
 
 _ACTIONS: Mapping[type[Verb], Action] = {

@@ -1,17 +1,18 @@
-"""What an approval says of a plan that has no steps: it can only mean what the plan reports and holds back.
+"""What an approval of a plan says yes to: its steps; and of one that has none, what it reports and holds back.
 
 Law: a plan with steps is approved for those alone, so nobody who lets an app be deployed has undone a change by hand,
-or confirmed removals, without having been asked that. The id pins what is meant: it is the same before and after the
-yes, and another one as soon as anything else runs or is wanted.
+or confirmed removals, without having been asked that.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bioengine_runtime.contract.cluster import Policy
+from reconciler.planning.agreed import WAITS
+from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
-from reconciler.planning.rights import by_itself, is_approved, may_confirm
+from reconciler.planning.marks import Mark, mark_of, mark_of_held
+from reconciler.planning.rights import approved, by_itself, permitted_removals
 from reconciler.planning.steps import Held, Plan, Reason
 
 GUARDED = frozenset({Reason.PRUNE_BUDGET_EXCEEDED, Reason.SOURCE_EMPTY, Reason.HISTORY_REWRITTEN})
@@ -20,23 +21,33 @@ GUARDED = frozenset({Reason.PRUNE_BUDGET_EXCEEDED, Reason.SOURCE_EMPTY, Reason.H
 
 @dataclass(frozen=True, slots=True)
 class Yes:
-    """What people said yes to, of what a plan holds: to undo changes by hand, and to so many removals."""
+    """What people said yes to, of what a plan holds: to undo changes of these apps by hand, and to so many removals."""
 
-    undo: bool = False
+    undo: frozenset[str] = frozenset()
     removals: int = 0
 
 
 NO = Yes()
 
 
-def said_of(plan: Plan, policy: Policy, live: LiveState) -> Yes:
-    """Of a plan that has its id."""
-    if plan.steps:
-        return NO
-    removals = len(guarded(plan))
+def shown(plan: Plan, desired: DesiredState, live: LiveState) -> tuple[Mark, ...]:
+    """What an approval keeps: a mark of all that who gives it was asked."""
+    marks = {mark_of(step, plan.revision) for step in plan.steps}
+    marks |= {mark_of_held(held, plan.revision, desired, live) for held in plan.held if _is_asked(held, plan)}
+    return tuple(sorted(mark for mark in marks if mark))
+
+
+def said_of(plan: Plan, desired: DesiredState, live: LiveState) -> Yes:
+    """What was said yes to, of what it holds. Removals are confirmed together, as they are held."""
+    policy = desired.cluster.policy
+
+    def among(held: Held, marks: frozenset[Mark]) -> bool:
+        return mark_of_held(held, plan.revision, desired, live) in marks
+
+    may_undo, may_stop, removals = approved(policy, live), permitted_removals(policy, live), guarded(plan)
     return Yes(
-        undo=any(_is_told(held) for held in plan.held) and is_approved(plan, policy, live),
-        removals=removals if removals and may_confirm(plan, policy, live) else 0,
+        undo=frozenset(held.app_id for held in plan.held if _is_told(held) and among(held, may_undo)),
+        removals=len(removals) if all(among(held, may_stop) for held in removals) else 0,
     )
 
 
@@ -57,6 +68,14 @@ def says_something(plan: Plan) -> bool:
     return bool(plan.steps) or any(
         _is_told(held) or held.reason in GUARDED | {Reason.PRUNE_NOT_PERMITTED} for held in plan.held
     )
+
+
+def _is_asked(held: Held, plan: Plan) -> bool:
+    """What is only told, and what waits for a person's word, is meant where there is nothing else to mean."""
+    if held.reason in WAITS:
+        return not held.drift
+    alone = not plan.steps and (_is_told(held) or held.reason in GUARDED)
+    return alone or held.reason in (Reason.APPROVAL_REQUIRED, Reason.PRUNE_NOT_PERMITTED)
 
 
 def _is_told(held: Held) -> bool:

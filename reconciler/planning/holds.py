@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from bioengine_runtime.contract.app import AppSpec
@@ -19,8 +19,8 @@ from reconciler.planning.why import by_hand, rolled_back
 
 
 class Draft(Protocol):
-    """What a rule may ask of the plan in the making. `of_app` has the address of each app's step so far; with `undo`
-    somebody said yes to undoing changes that else are only told."""
+    """What a rule may ask of the plan in the making. `of_app` has the address of each app's step so far; `undo`,
+    the apps of which somebody said yes to undoing changes that else are only told."""
 
     @property
     def desired(self) -> DesiredState: ...
@@ -37,7 +37,7 @@ class Draft(Protocol):
     @property
     def pins(self) -> Mapping[str, Order]: ...
     @property
-    def undo(self) -> bool: ...
+    def undo(self) -> Collection[str]: ...
 
 
 Rule = Callable[[Difference, Draft], Held | None]
@@ -202,7 +202,7 @@ def _left_as_it_is(difference: Difference, draft: Draft) -> Held | None:
     if mode is False:
         message = f"taken as meant because {where} is false{hand}"
         return hold(difference, Reason.DRIFT_ACCEPTED, message, f"set {where}: true to undo it, or write it into git")
-    if draft.undo:
+    if difference.app_id in draft.undo:
         return None
     message = f"live differs from git (drift), and {where} is {mode}{hand}"
     return hold(difference, Reason.SELF_HEAL_DISABLED, message, f"set {where}: true to undo it")

@@ -19,7 +19,7 @@ class OrderKind(StrEnum):
     PIN = "pin"
     """Run an app as the commit `revision` has it, while git still wants what it wanted then (`digest`)."""
     APPROVE = "approve"
-    """The plan of this id may be carried out."""
+    """What the plan of this id showed may be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Order:
     """Of a suspension: let the next commit through once."""
     by_id: str = ""
     """The user id of who gave it, for whom `by` is an e-mail address."""
+    shown: tuple[str, ...] = ()
+    """Of an approval: a mark of each change that was shown; only those are approved."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from reconciler.planning.diff import (
 )
 from reconciler.planning.digest import live_digest
 from reconciler.planning.effects import ENVIRONMENT_FIELDS, Room, effect_of, needs_of, room_in
-from reconciler.planning.gate import gate_of
+from reconciler.planning.gate import gated
 from reconciler.planning.guard import Removals, refuse
 from reconciler.planning.holds import REMOVAL_RULES, first_hold, hold, name_of
 from reconciler.planning.ignoring import accepted
@@ -69,19 +69,23 @@ def plan(
     policy = desired.cluster.policy
     made = _made(desired, live, fingerprints, options)
     made = replace(made, id=plan_file.id_of(made))
-    yes = said_of(made, policy, live)
+    yes = said_of(made, desired, live)
     if yes == NO:
         made = offered(made)
     else:
         meant = replace(options, prune_confirmed=yes.removals or options.prune_confirmed)
         approved = _made(desired, live, fingerprints, meant, undo=yes.undo)
         made = replace(approved, id=made.id, options=options)
-    made = permitted(made, policy, live)
-    return replace(made, gate=gate_of(made, policy, live))
+    return gated(permitted(made, policy, live), policy, live)
 
 
 def _made(
-    desired: DesiredState, live: LiveState, fingerprints: Fingerprints, options: PlanOptions, *, undo: bool = False
+    desired: DesiredState,
+    live: LiveState,
+    fingerprints: Fingerprints,
+    options: PlanOptions,
+    *,
+    undo: frozenset[str] = frozenset(),
 ) -> Plan:
     found = differences(desired, live, fingerprints, options.insists_on)
     back, room = gone_back(desired, live), room_in(live, desired.cluster.compute)
@@ -163,7 +167,7 @@ class _Draft:
     running: Mapping[str, AppState]
     back: Mapping[str, Order]
     pins: Mapping[str, Order]
-    undo: bool
+    undo: frozenset[str]
     steps: dict[str, Step] = field(default_factory=dict[str, Step])
     held: list[Held] = field(default_factory=list[Held])
     of_app: dict[str, str] = field(default_factory=dict[str, str])

@@ -12,6 +12,7 @@ from dataclasses import replace
 from bioengine_runtime.contract.cluster import Policy
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
+from reconciler.planning.marks import Mark, is_marked, mark_of
 from reconciler.planning.memory import OrderKind
 from reconciler.planning.people import Anchor, Person
 from reconciler.planning.shown import listed
@@ -31,36 +32,47 @@ def anchored(desired: DesiredState, anchor: Anchor) -> DesiredState:
     return replace(desired, cluster=cluster, strangers=strangers)
 
 
+def approved(policy: Policy, live: LiveState) -> frozenset[Mark]:
+    """What approvers said yes to; so may whoever has the reconciler's own token."""
+    return _said_yes({*policy.approvers, *live.ourselves.names}, live)
+
+
+def permitted_removals(policy: Policy, live: LiveState) -> frozenset[Mark]:
+    """What was said yes to by people who may also have apps stopped."""
+    return approved(policy, live) if policy.pruners is None else _said_yes(policy.pruners, live)
+
+
 def is_approved(plan: Plan, policy: Policy, live: LiveState) -> bool:
-    """Whether an approver let it be carried out; so may whoever has the reconciler's own token."""
-    return _said_yes(plan, {*policy.approvers, *live.ourselves.names}, live)
+    """Whether approvers let all of it be carried out."""
+    marks = approved(policy, live)
+    changes = [step for step in plan.steps if mark_of(step, plan.revision)] if marks else []
+    return bool(changes) and all(is_marked(step, plan.revision, marks) for step in changes)
 
 
 def permitted(plan: Plan, policy: Policy, live: LiveState) -> Plan:
-    """The plan, its removals held unless we may prune, or somebody who may has approved it. Its id is the same either
-    way, because that is what they approve."""
+    """The plan, each of its removals held unless we may prune, or somebody who may has approved it. Its id is the same
+    either way, because that is what they approve."""
     pruners = policy.pruners
-    if pruners is None or live.ourselves.is_one_of(pruners) or _said_yes(plan, pruners, live):
+    if pruners is None or live.ourselves.is_one_of(pruners):
         return plan
-    removals = [step for step in plan.steps if isinstance(step.verb, StopApp)]
-    others = [step for step in plan.steps if not isinstance(step.verb, StopApp)]
-    held = (*plan.held, *(_not_permitted(step, plan, pruners, live.ourselves) for step in removals))
+    marks = permitted_removals(policy, live)
+    refused = [
+        step for step in plan.steps if isinstance(step.verb, StopApp) and not is_marked(step, plan.revision, marks)
+    ]
+    others = [step for step in plan.steps if step not in refused]
+    held = (*plan.held, *(_not_permitted(step, plan, pruners, live.ourselves) for step in refused))
     return replace(plan, steps=tuple(others), held=tuple(sorted(held, key=lambda one: one.app_id)))
 
 
-def may_confirm(plan: Plan, policy: Policy, live: LiveState) -> bool:
-    """Whether somebody approved it who may also have apps stopped."""
-    pruners = policy.pruners
-    return is_approved(plan, policy, live) if pruners is None else _said_yes(plan, pruners, live)
-
-
-def _said_yes(plan: Plan, names: Collection[str], live: LiveState) -> bool:
+def _said_yes(names: Collection[str], live: LiveState) -> frozenset[Mark]:
     orders = live.remembered.orders if live.remembered else ()
-    return any(
-        (order.kind, order.subject) == (OrderKind.APPROVE, plan.id)
+    return frozenset(
+        mark
+        for order in orders
+        if order.kind is OrderKind.APPROVE
         and (order.until is None or order.until > live.observed_at)
         and Person(order.by_id, order.by).is_one_of(names)
-        for order in orders
+        for mark in order.shown
     )
 
 

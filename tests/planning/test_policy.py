@@ -31,6 +31,7 @@ from tests.builders import (
     a_secret,
     a_status,
     an_app,
+    an_approval,
     an_artifact,
     some_code,
 )
@@ -354,8 +355,10 @@ NIGHTLY = {"windows": [{"start": "22:00", "end": "02:00", "timezone": "Europe/St
 MANUAL = {"apply": "manual", "approvers": ["anna"]}
 
 
-def approval(plan_id: str, **fields: Any) -> Order:
-    return replace(Order(OrderKind.APPROVE, plan_id, "anna", NOW), **fields)
+def yes_to(app: DesiredApp, live: LiveState, policy: Any) -> Order:
+    """Of anna, who was shown the plan."""
+    desired = a_desired(app, policy=policy)
+    return an_approval(plan(desired, live, {}), desired, live)
 
 
 @pytest.mark.parametrize("policy", [NIGHTLY, MANUAL, {**NIGHTLY, **MANUAL}])
@@ -377,11 +380,12 @@ def test_a_closed_window_says_when_the_next_one_opens() -> None:
 def test_manual_waits_for_an_approval_of_this_very_plan() -> None:
     waiting = plan_of(an_app(), behind(), policy=MANUAL)
     assert waiting.gate and waiting.gate.fix == f"reconcile approve {waiting.id}"
-    approved = plan_of(an_app(), behind(orders=[approval(waiting.id)]), policy=MANUAL)
+    yes = yes_to(an_app(), behind(), MANUAL)
+    approved = plan_of(an_app(), behind(orders=[yes]), policy=MANUAL)
     assert approved.gate is None and approved.id == waiting.id
-    another = plan_of(an_app(kwargs={"Main": {"n": 2}}), behind(orders=[approval(waiting.id)]), policy=MANUAL)
+    another = plan_of(an_app(kwargs={"Main": {"n": 2}}), behind(orders=[yes]), policy=MANUAL)
     assert another.gate and another.id != waiting.id
-    ended = approval(waiting.id, until=NOW - 1)
+    ended = replace(yes, until=NOW - 1)
     assert plan_of(an_app(), behind(orders=[ended]), policy=MANUAL).gate
 
 
@@ -391,8 +395,8 @@ def test_a_plan_that_is_made_with_options_is_not_for_approve_but_for_a_terminal(
 
 
 def test_an_approved_plan_waits_for_no_window() -> None:
-    made = plan_of(an_app(), behind(), policy={**NIGHTLY, **MANUAL})
-    assert plan_of(an_app(), behind(orders=[approval(made.id)]), policy={**NIGHTLY, **MANUAL}).gate is None
+    policy = {**NIGHTLY, **MANUAL}
+    assert plan_of(an_app(), behind(orders=[yes_to(an_app(), behind(), policy)]), policy=policy).gate is None
 
 
 def test_a_plan_that_only_reports_waits_for_nothing() -> None:
@@ -408,26 +412,27 @@ DETECT = {"self_heal": "detect-only", "approvers": ["anna"]}
 def test_drift_that_is_only_told_is_undone_when_somebody_approves_its_plan(policy: Any) -> None:
     told = plan_of(an_app(), drifted(), policy=policy)
     assert told.empty and told.held[0].fix.endswith(f", or reconcile approve {told.id}")
-    approved = plan_of(an_app(), drifted(orders=(approval(told.id),)), policy=policy)
+    approved = plan_of(an_app(), drifted(orders=(yes_to(an_app(), drifted(), policy),)), policy=policy)
     assert [step.address for step in approved.steps] == ["update demo-app"] and approved.steps[0].drift
     assert approved.id == told.id and approved.gate is None and not approved.held
 
 
 def test_drift_is_told_again_when_the_approval_was_of_something_else() -> None:
-    told = plan_of(an_app(), drifted(), policy=DETECT)
-    for order in (approval(told.id, by="ben"), approval(told.id, until=NOW - 1), approval("p-9c1e7d2-00000000")):
+    yes = yes_to(an_app(), drifted(), DETECT)
+    for order in (replace(yes, by="ben"), replace(yes, until=NOW - 1), yes_to(an_app(), behind(), DETECT)):
         assert plan_of(an_app(), drifted(orders=(order,)), policy=DETECT).empty
-    other = drifted(max_ongoing_requests=51, orders=(approval(told.id),))
+    other = drifted(max_ongoing_requests=51, orders=(yes,))
     assert plan_of(an_app(), other, policy=DETECT).empty, "changed by hand again"
 
 
 def test_who_approves_a_plan_with_steps_undoes_no_drift_by_it() -> None:
+    desired = a_desired(an_app(), an_app("new"), policy={**DETECT, **MANUAL})
+
     def made(*orders: Order) -> Plan:
-        live = replace(drifted(), remembered=replace(NOTHING, orders=orders))
-        return plan(a_desired(an_app(), an_app("new"), policy={**DETECT, **MANUAL}), live, {})
+        return plan(desired, replace(drifted(), remembered=replace(NOTHING, orders=orders)), {})
 
     waiting = made()
-    approved = made(approval(waiting.id))
+    approved = made(an_approval(waiting, desired, drifted()))
     assert approved.steps == waiting.steps and approved.gate is None
     assert [held.reason for held in approved.held] == [Reason.SELF_HEAL_DISABLED]
     assert "approve" not in approved.held[0].fix

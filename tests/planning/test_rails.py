@@ -12,7 +12,7 @@ import pytest
 from reconciler.planning import plan_file, plan_lines
 from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.live import ArtifactVersion, LiveState
-from reconciler.planning.memory import Order, OrderKind
+from reconciler.planning.memory import Order
 from reconciler.planning.planner import plan
 from reconciler.planning.steps import Plan, PlanOptions, Reason, StopApp
 from tests.builders import (
@@ -24,6 +24,7 @@ from tests.builders import (
     a_status,
     a_world,
     an_app,
+    an_approval,
     an_artifact,
     some_code,
 )
@@ -100,7 +101,7 @@ def test_sp_07_an_approval_confirms_removals_when_it_is_of_them_alone(
     desired, _ = a_fleet(2, policy=policy)
     desired = replace(desired, apps={**desired.apps, **{app.app_id: app for app in more}})
     made = plan(desired, live, {})
-    approved = replace(live, remembered=replace_orders(live, Order(OrderKind.APPROVE, made.id, by, NOW)))
+    approved = replace(live, remembered=replace_orders(live, an_approval(made, desired, live, by)))
     again = plan(desired, approved, {})
     assert (stopped(made), stopped(again), again.id) == (0, stops, made.id)
     assert ("reconcile approve" in made.held[0].fix) is (not more)

@@ -10,13 +10,13 @@ import pytest
 from reconciler.planning import plan_file
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
-from reconciler.planning.memory import Order, OrderKind
+from reconciler.planning.memory import Order
 from reconciler.planning.people import NOBODY, Anchor, Person
 from reconciler.planning.planner import plan
 from reconciler.planning.render_text import render
 from reconciler.planning.rights import anchored
 from reconciler.planning.steps import Held, Plan, PlanOptions, Reason, StopApp
-from tests.builders import NOW, a_desired, a_live, a_status, an_app
+from tests.builders import NOW, a_desired, a_live, a_status, an_app, an_approval
 
 ANN = Person("ann-id", "ann@lab.example")
 CI = Person("ci-id", "ci@lab.example")
@@ -35,8 +35,10 @@ def a_plan(ourselves: Person = CI, *orders: Order, anchor: Anchor | None = None,
     return plan(anchored(desired, anchor) if anchor else desired, live, {})
 
 
-def yes(made: Plan, by: Person) -> Order:
-    return Order(OrderKind.APPROVE, made.id, by.name, NOW, by_id=by.user_id)
+def yes(by: Person, anchor: Anchor | None = None, **policy: Any) -> Order:
+    """To the plan as it waits."""
+    made, fleet = a_plan(CI, anchor=anchor, **policy), a_fleet(CI, **policy)
+    return an_approval(made, *fleet, by.name, by_id=by.user_id)
 
 
 def stops(made: Plan) -> bool:
@@ -91,17 +93,18 @@ def test_what_was_asked_for_besides_cannot_be_approved_only_asked_for_by_who_may
 @pytest.mark.parametrize(("by", "may"), [(ANN, True), (CI, False), (MALLORY, False), (NOBODY, False)])
 def test_an_approval_permits_removals_when_it_is_of_one_who_may(by: Person, may: bool) -> None:
     waiting = a_plan(CI, pruners=["ann@lab.example"])
-    approved = a_plan(CI, yes(waiting, by), pruners=["ann@lab.example"])
+    approved = a_plan(CI, yes(by, pruners=["ann@lab.example"]), pruners=["ann@lab.example"])
     assert stops(approved) is may and approved.id == waiting.id
 
 
 def test_an_approval_counts_for_its_plan_and_while_it_and_the_right_last() -> None:
-    waiting = a_plan(CI, pruners=["ann-id"])
-    order = yes(waiting, ANN)
+    order = yes(ANN, pruners=["ann-id"])
     assert stops(a_plan(CI, order, pruners=["ann-id"]))
     assert not stops(a_plan(CI, order, pruners=["bob-id"]))
     assert not stops(a_plan(CI, replace(order, until=NOW - 1), pruners=["ann-id"]))
-    assert not stops(a_plan(CI, replace(order, subject="p-9c1e7d2-00000000"), pruners=["ann-id"]))
+    assert not stops(
+        a_plan(CI, replace(order, shown=yes(ANN, pruners=["ann-id"], prune=False).shown), pruners=["ann-id"])
+    )
 
 
 def test_who_may_prune_may_not_confirm_what_the_rails_forbid() -> None:
@@ -129,8 +132,7 @@ def test_the_right_to_approve_and_the_right_to_prune_are_two(
     givers: tuple[Person, ...], gate: bool, stopped: bool
 ) -> None:
     policy = {"apply": "manual", "approvers": ["ann-id"], "pruners": ["mallory-id"]}
-    waiting = a_plan(CI, **policy)
-    made = a_plan(CI, *(yes(waiting, by) for by in givers), **policy)
+    made = a_plan(CI, *(yes(by, **policy) for by in givers), **policy)
     assert (made.gate is not None, stops(made)) == (gate, stopped)
 
 
@@ -139,7 +141,7 @@ def test_the_right_to_approve_and_the_right_to_prune_are_two(
 )
 def test_a_plan_that_waits_is_approved_by_an_approver_or_with_our_own_token(by: Person, may: bool) -> None:
     policy = {"apply": "manual", "approvers": ["ann-id"]}
-    assert (a_plan(CI, yes(a_plan(CI, **policy), by), **policy).gate is None) is may
+    assert (a_plan(CI, yes(by, **policy), **policy).gate is None) is may
 
 
 # ── the trust anchor ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,14 +151,14 @@ def test_attack_a_push_that_names_its_author_approver_and_pruner_changes_nothing
     """The push names mallory, asks for no window, and lets an app go; mallory approves it."""
     pushed = {"apply": "manual", "approvers": ["mallory-id", "ann-id"], "pruners": ["mallory-id", "ci-id"]}
     anchor = Anchor(approvers=("ann-id",), pruners=("ann-id",))
-    waiting = a_plan(CI, anchor=anchor, **pushed)
-    made = a_plan(CI, yes(waiting, MALLORY), anchor=anchor, **pushed)
+    said = yes(MALLORY, anchor, **pushed)
+    made = a_plan(CI, said, anchor=anchor, **pushed)
     assert made.gate and made.gate.reason is Reason.APPROVAL_REQUIRED
     assert not stops(made) and held(made).reason is Reason.PRUNE_NOT_PERMITTED
     (note,) = made.notes
     assert "mallory-id (policy.approvers), ci-id (policy.pruners), mallory-id (policy.pruners)" in note
     assert "ann-id" not in note
-    without = a_plan(CI, yes(waiting, MALLORY), **pushed)
+    without = a_plan(CI, said, **pushed)
     assert without.gate is None and stops(without), "the attack works when nobody is named outside"
 
 

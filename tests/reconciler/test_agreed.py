@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from reconciler.planning.steps import PlanOptions, Reason
 from reconciler.ports import SecretValues
 from reconciler.reconcile import carry_out, look
 from reconciler.settle import Waited, reconcile_until_settled
+from tests.builders import an_approval
 from tests.fakes import URL, FakeMemory, FakeSource, FakeWorld, a_repository, an_app_folder
 from tests.reconciler.git_world import Repository
 from tests.reconciler.test_cli import reconcile
@@ -65,8 +67,10 @@ def order_is(fake: FakeWorld, *orders: Order) -> None:
     fake.memory.remembered = replace(fake.memory.remembered, orders=orders)
 
 
-def approve(fake: FakeWorld, plan_id: str) -> None:
-    order_is(fake, Order(OrderKind.APPROVE, plan_id, "boss@x.example", 0.0, by_id="boss-id"))
+def approve(fake: FakeWorld) -> None:
+    """Whatever the plan now shows."""
+    seen = asyncio.run(look(fake.world, PlanOptions()))
+    order_is(fake, an_approval(seen.plan, seen.desired, seen.live, "boss@x.example", by_id="boss-id"))
 
 
 def commits(fake: FakeWorld) -> dict[str, str]:
@@ -191,7 +195,7 @@ def test_a_saved_plan_opens_no_gate(tmp_path: Path, cluster: str, flags: tuple[s
 def test_an_approved_one_goes_through_it_with_all_that_waits(tmp_path: Path, cluster: str) -> None:
     fake = a_world(cluster)
     file = saved(fake, tmp_path)
-    approve(fake, json.loads(file.read_text())["id"])
+    approve(fake)
     result = reconcile(fake, "apply", str(file), "--wait", home=tmp_path)
     assert result.exit_code == 0, result.output
     assert fake.runtime.apps.keys() == {"one", "two"}
@@ -199,9 +203,9 @@ def test_an_approved_one_goes_through_it_with_all_that_waits(tmp_path: Path, clu
 
 def test_an_approval_of_another_plan_opens_nothing(tmp_path: Path) -> None:
     fake = a_world(MANUAL)
-    file = saved(fake, tmp_path)
-    approve(fake, "p-0000000-00000000")
-    assert reconcile(fake, "apply", str(file), home=tmp_path).exit_code == 3
+    approve(fake)
+    push(fake)
+    assert reconcile(fake, "apply", str(saved(fake, tmp_path)), home=tmp_path).exit_code == 3
 
 
 def test_a_person_at_a_terminal_is_shown_it_and_asked(tmp_path: Path, at_a_terminal: list[str]) -> None:
