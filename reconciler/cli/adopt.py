@@ -60,7 +60,7 @@ async def adopt(place: Place, app_ids: Collection[str], screen: Screen, *, all_o
     adopted = ", ".join(app.app_id for app in chosen)
     git = "git" if file.parent == Path() else f"git -C {shlex.quote(str(file.parent))}"
     commit = f"{git} add {file.name} && {git} commit -m 'Adopt {adopted}'"
-    screen.result(f"\nNext: {commit} && reconcile plan {place.command_tail}")
+    screen.result(f"\nNext: {commit} && {screen.typed('reconcile plan')}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
@@ -69,10 +70,12 @@ async def wait(place: Place, app_ids: Collection[str], screen: Screen, *, timeou
             if seen and all(state in AS_IT_SHOULD_BE for state in states.values()):
                 return 0
             if seen and any(held.reason not in MAY_PASS for held in seen.plan.held if held.app_id in states):
-                screen.result("\nNext: " + " or ".join(f"reconcile explain {app}" for app in _unwell(states)))
+                explain = (screen.typed(f"reconcile explain {app}") for app in _unwell(states))
+                screen.result("\nNext: " + " or ".join(explain))
                 return 1
             if time.monotonic() > deadline:
-                screen.result(f"\nNot within {timeout_s:g} s. Next: reconcile explain {next(iter(_unwell(states)))}")
+                explain = screen.typed(f"reconcile explain {next(iter(_unwell(states)))}")
+                screen.result(f"\nNot within {timeout_s:g} s. Next: {explain}")
                 return TIMED_OUT
             await asyncio.sleep(min(LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))
 
@@ -99,6 +102,8 @@ async def _seen(place: Place, app_ids: Collection[str], screen: Screen) -> Look:
 
 
 def _tell(story: Story, screen: Screen, *, as_json: bool) -> int:
+    rows = [(name, screen.typed(text) if name == "next" else text) for name, text in story.rows]
+    story = replace(story, rows=tuple(rows))
     if as_json:
         screen.document(story.document())
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.text import Text
@@ -50,11 +51,12 @@ async def doctor(
     async with opened(place, writes=False) as world:
         screen.masked = world.secrets.masked
         async for check in examine(place, world, webhook_secret_file=webhook_secret_file, wired=wired):
+            check = replace(check, fix=screen.typed(check.fix))
             checks.append(check)
             if not as_json:
                 _show(check, screen)
     sick = failed(checks)
-    following = f"reconcile {'doctor' if sick else 'plan'} {place.command_tail}"
+    following = screen.typed(f"reconcile {'doctor' if sick else 'plan'}")
     if as_json:
         screen.document(_document(checks, following))
     else:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
+from reconciler.cli.typed import typed
 from reconciler.planning.people import Anchor
 from reconciler.planning.source import CLUSTER_FILE, Trust
 
@@ -157,6 +159,7 @@ def placed(
             where = {name: given.pop(name) for name in (before | _HYPHA) if name in given}
             where["deny_private_hosts"] = given.pop("deny_private_hosts")
             place = Place(repo, **where, home_option=given.pop("home"), trust=trust, anchor=anchor, world=ctx.obj)
+            screen.typed = partial(typed, place=place)
             command(place, screen, **given)
 
         with_place.__name__, with_place.__doc__ = command.__name__, command.__doc__

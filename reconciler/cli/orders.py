@@ -100,12 +100,12 @@ async def _order(place: Place, app_id: str, screen: Screen, said: Said, *, then_
             await _there(seen, said, not_here)
             holder = not_here.holder if isinstance(not_here, HeldElsewhere) else None
             screen.result(f"{said.done}: told to {holder.name if holder else 'the one that keeps this cluster'}.")
-            screen.result(f"\nNext: {said.then}")
+            screen.result(f"\nNext: {screen.typed(said.then)}")
             return 0
         screen.result(f"{said.done}.")
         if then_apply:
             return await apply_in(world, then_apply, place, screen)
-    screen.result(f"\nNext: {said.then}")
+    screen.result(f"\nNext: {screen.typed(said.then)}")
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import shlex
 import socket
 from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -70,27 +69,6 @@ class Place:
         """The key of this installation: reconcilers that take turns (as CI jobs do) are to share it."""
         said = os.environ.get(KEY_VARIABLE)
         return Path(said).expanduser() if said else self.home / "secrets" / FINGERPRINT_KEY
-
-    @property
-    def command_tail(self) -> str:
-        """The options that made this place, to be repeated in the next command of a shell."""
-        said = [
-            ("--ref", self.ref),
-            ("--path", self.path),
-            ("--cluster", self.cluster if self.cluster != CLUSTER_FILE else ""),
-            ("--allowed-signers", self.trust.allowed_signers),
-            ("--gnupg-home", self.trust.gnupg_home),
-            ("--approvers", ",".join(self.anchor.approvers or ())),
-            ("--pruners", ",".join(self.anchor.pruners or ())),
-            ("--home", self.home_option),
-            ("--server-url", self.server_url),
-            ("--workspace", self.workspace),
-            ("--worker", self.worker),
-            ("--token-file", self.token_file),
-        ]
-        flags = [("--deny-private-hosts", self.deny_private_hosts), ("--worktree", self.worktree)]
-        words = [self.repository, *(word for name, value in said if value for word in (name, str(value)))]
-        return shlex.join([*words, *(name for name, said in flags if said)])
 
     def hypha_of(self, cluster: ClusterSpec) -> HyphaSpec:
         """What cluster.yaml says, but for what the command line says."""
@@ -237,8 +215,7 @@ def _embedded_address(home: Path, token: str | None) -> Address:
     except OSError:
         there = False
     if not there:
-        hint = "Start it: reconcile up, with the same repository."
-        raise Unreachable(f"the embedded Hypha of {home} is not running", hint=hint)
+        raise Unreachable(f"the embedded Hypha of {home} is not running", hint="Start it: reconcile up")
     return Address(f"http://127.0.0.1:{read_state(home / 'state.json').ports['hypha']}", token)
 
 

@@ -51,7 +51,7 @@ async def history(place: Place, app_id: str, screen: Screen, *, output: str, lim
         entries = await memory.history(limit, app_id)
     _show(entries, screen, output)
     if output == "text":
-        _say_next(entries, place, screen)
+        _say_next(entries, screen)
     return 0
 
 
@@ -63,7 +63,7 @@ async def events(place: Place, app_id: str, screen: Screen, *, output: str, foll
         newest = await memory.history(MOST_EVENTS, app_id)
         _show([entry for entry in reversed(newest) if entry.at > time.time() - HOUR_S], screen, output)
         if not follow and output == "text":
-            _say_next(newest, place, screen)
+            _say_next(newest, screen)
         while follow:
             await asyncio.sleep(POLL_S)
             try:
@@ -81,13 +81,13 @@ async def lock(place: Place, screen: Screen) -> int:
         cluster, memory = await _kept(world)
         holder = (await memory.read()).holder
     if holder is None:
-        screen.result(f"Nobody keeps {cluster}.\n\nNext: reconcile run {place.command_tail}")
+        screen.result(f"Nobody keeps {cluster}.\n\nNext: {screen.typed('reconcile run')}")
         return 0
     screen.result(f"{cluster} is kept by {in_words(holder)}, renewed {ago(time.time() - holder.renewed)}.")
     after = "history" if _lives(holder) else "lock --release"
     if after != "history":
         screen.result("It does not seem to live any more.")
-    screen.result(f"\nNext: reconcile {after} --repo {place.command_tail}")
+    screen.result(f"\nNext: {screen.typed(f'reconcile {after}')}")
     return 0
 
 
@@ -107,7 +107,7 @@ async def release(place: Place, screen: Screen, *, auto_approve: bool) -> int:
             if remembered.holder != holder:
                 raise HeldElsewhere(remembered.holder, what=f"{cluster} went to another one meanwhile")
             await memory.write(replace(remembered, holder=None))
-    screen.result(f"{cluster} is free.\n\nNext: reconcile run {place.command_tail}")
+    screen.result(f"{cluster} is free.\n\nNext: {screen.typed('reconcile run')}")
     return 0
 
 
@@ -127,7 +127,7 @@ async def forget(place: Place, screen: Screen, *, auto_approve: bool) -> int:
         else:
             hint = "Orders are taken back one by one: reconcile resume APP"
             raise NothingKept(f"what is remembered of {cluster} can be read; it is kept", hint=hint)
-    screen.result(f"The memory of {cluster} is empty.\n\nNext: reconcile plan {place.command_tail}")
+    screen.result(f"The memory of {cluster} is empty.\n\nNext: {screen.typed('reconcile plan')}")
     return 0
 
 
@@ -233,7 +233,6 @@ def _why(entry: Entry) -> str:
     return plain(str(said or details.get("by") or ""), 160)
 
 
-def _say_next(entries: Sequence[Entry], place: Place, screen: Screen) -> None:
+def _say_next(entries: Sequence[Entry], screen: Screen) -> None:
     bad = next((entry.app_id for entry in entries if entry.result in BAD and entry.app_id), None)
-    command = f"reconcile explain {bad} --repo {place.command_tail}" if bad else f"reconcile get {place.command_tail}"
-    screen.result(f"\nNext: {command}")
+    screen.result(f"\nNext: {screen.typed(f'reconcile explain {bad}' if bad else 'reconcile get')}")

@@ -32,13 +32,15 @@ UNFOLDED = 1000  # columns
 
 
 class Screen:
-    """The two consoles of one run. `masked` is the last defence for what goes out."""
+    """The two consoles of one run. `masked` is the last defence for what goes out; `typed` tells the commands in an
+    advice which place they are about."""
 
     def __init__(self, *, no_color: bool = False, masked: Callable[[str], str] = lambda text: text) -> None:
         colour = None if not (no_color or os.environ.get("NO_COLOR")) else False
         self.out = Console(no_color=colour is False, highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, no_color=colour is False, highlight=False, soft_wrap=True)
         self.masked = masked
+        self.typed: Callable[[str], str] = lambda text: text
 
     def show_unfolded(self, table: Table) -> None:
         """A long line is easier to read, grep and copy than one that is folded or cut to the terminal's width."""
@@ -75,7 +77,7 @@ class Screen:
             return
         self.note(Text.assemble(("Error: ", "bold red"), plain(str(error))))
         if error.hint:
-            self.note(Text.assemble(("fix: ", "bold"), plain(error.hint)))
+            self.note(Text.assemble(("fix: ", "bold"), plain(self.typed(error.hint))))
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """Like a compiler: what, where, the line itself, and how to mend it. All of them."""

@@ -92,7 +92,7 @@ async def _live(place: Place, screen: Screen, doors: Doors, *, once: bool, timeo
                 if once:
                     return await _call_all(place, waited, apps, screen)
                 screen.note("\nReconciling until Ctrl-C. Push a commit and watch; or, in another terminal:")
-                screen.note(f"  reconcile get {place.command_tail}")
+                screen.note(f"  {screen.typed('reconcile get')}")
                 await keeper.keep(asyncio.Event())
                 return 0
 
@@ -106,7 +106,7 @@ async def _check(place: Place, screen: Screen) -> None:
     if desired.cluster.hypha.server_url != EMBEDDED:
         raise NotStarted(
             f"cluster.yaml names a Hypha server of its own ({desired.cluster.hypha.server_url})",
-            hint=f"Keep that one true with: reconcile run {place.command_tail}",
+            hint="Keep that one true with: reconcile run",
         )
 
 

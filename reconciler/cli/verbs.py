@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -18,13 +19,14 @@ from rich.text import Text
 from reconciler.cli.lines import JsonLines
 from reconciler.cli.place import Place, alone, opened, source_of
 from reconciler.cli.show import Screen, app_row, applied, apps_table, said
+from reconciler.cli.typed import shown_at, typed
 from reconciler.errors import InvalidDesiredState, ReconcilerError, Remedy, SourceUnusable, StalePlan, UnsafePlan
 from reconciler.planning import drift, plan_file, plan_lines, render_markdown, render_text
 from reconciler.planning.agreed import aims
 from reconciler.planning.approving import guarded
 from reconciler.planning.conditions import TIME_HELPS
 from reconciler.planning.declare import declare
-from reconciler.planning.rights import is_approved
+from reconciler.planning.rights import by_itself, is_approved
 from reconciler.planning.shown import listed
 from reconciler.planning.source import CLUSTER_FILE
 from reconciler.planning.steps import Plan, PlanOptions
@@ -84,6 +86,7 @@ async def plan(
         else:
             screen.masked = world.secrets.masked
             made = (await looked(world, options, screen)).plan
+    made = shown_at(made, place)
     document = plan_file.to_json(made, _now())
     if out:
         _save(document, out)
@@ -113,7 +116,8 @@ async def _planned_since(world: World, since: str, place: Place, options: PlanOp
         older = world.at(since) if world.at else source_of(there)
         then = declare(await older.fetch(), workspace=place.workspace)
     except InvalidDesiredState as error:
-        hint = f"Name another commit. What is wrong: reconcile validate {there.command_tail}"
+        screen.typed = partial(typed, place=there)
+        hint = "Name another commit. What is wrong: reconcile validate"
         raise SourceUnusable(f"--since {since}: {place.cluster} is invalid in it: {error}", hint=hint) from None
     except SourceUnusable as error:
         hint = "Name a branch, a tag or a commit's id (git rev-parse HEAD^). A shallow clone may have to fetch it."
@@ -134,17 +138,19 @@ async def apply_in(world: World, wishes: Wishes, place: Place, screen: Screen) -
     """Look, show, ask, do: what is shown, and nothing that is pushed meanwhile."""
     world = replace(world, source=StillSource(world.source))
     seen = await looked(world, wishes.options, screen)
-    screen.note(render_text.render(seen.plan, command=""))
+    screen.note(render_text.render(shown_at(seen.plan, place), command=""))
     _refuse_unsafe(seen.plan)
     approved = not seen.plan.empty and _approve(wishes, seen.plan, screen)
-    return await _carry_out(world, seen, wishes, place, screen, approved=approved)
+    return await _carry_out(world, seen, wishes, screen, approved=approved)
 
 
 async def apply_saved(place: Place, file: Path, wishes: Wishes, screen: Screen) -> int:
     """Do what was saved, as it was read then; nobody is asked, but where the plan stands before a gate."""
+    screen.typed = partial(typed, place=replace(place, repository="."))  # where it is from, only the file can tell
     document, saved = _read_saved(file)
     ref = None if saved.worktree else saved.ref
     place = replace(place, repository=saved.url, ref=ref, path=saved.path, cluster=saved.file, worktree=saved.worktree)
+    screen.typed = partial(typed, place=place)
     wishes = replace(wishes, options=saved.options)
     with alone(place.home):
         async with opened(place, writes=True) as world:
@@ -155,13 +161,13 @@ async def apply_saved(place: Place, file: Path, wishes: Wishes, screen: Screen) 
             old = plan_file.out_of_date(saved, valid_s=valid_s, now=time.time())
             moved = [old] if old else [*plan_file.differences(document, seen.plan)]
             if moved:
-                hint = f"Make a new one: reconcile plan {place.command_tail} --out {quote(str(file))}"
+                hint = f"Make a new one: reconcile plan{saved.options.typed} --out {quote(str(file))}"
                 raise StalePlan(f"{file} no longer fits: {'; '.join(moved)}", hint=hint)
             _refuse_unsafe(seen.plan)
             if seen.plan.gate:
-                screen.note(render_text.render(seen.plan, command=""))
+                screen.note(render_text.render(shown_at(seen.plan, place), command=""))
             approved = seen.plan.gate is not None and _approve(wishes, seen.plan, screen)
-            return await _carry_out(world, seen, wishes, place, screen, approved=approved)
+            return await _carry_out(world, seen, wishes, screen, approved=approved)
 
 
 async def validate(place: Place, screen: Screen) -> int:
@@ -175,7 +181,7 @@ async def validate(place: Place, screen: Screen) -> int:
     screen.result(f"{tree.revision.short}: {tree.name} and {count} app{'s' if count != 1 else ''} are valid.")
     for folder in desired.unused:
         screen.result(f"{folder}: no app in {tree.name} uses it, so it is not deployed.")
-    screen.result(f"\nNext: reconcile plan {place.command_tail}")
+    screen.result(f"\nNext: {screen.typed('reconcile plan')}")
     return 0
 
 
@@ -190,7 +196,7 @@ async def get(place: Place, screen: Screen, *, as_json: bool) -> int:
         screen.document({"format_version": "1.0", **{name: report[name] for name in fields}, "apps": rows})
     else:
         screen.show_unfolded(apps_table(rows))
-        screen.result(f"\n{report['revision']}  Next: reconcile plan {place.command_tail}")
+        screen.result(f"\n{report['revision']}  Next: {screen.typed('reconcile plan')}")
     return 0 if report["complete"] else 1
 
 
@@ -223,7 +229,7 @@ def _refuse_unknown(named: Collection[str], known: Collection[str], option: str,
         raise NoSuchApp(f"{option}{target}: no such app, {where}", hint=hint)
 
 
-async def _carry_out(world: World, seen: Look, wishes: Wishes, place: Place, screen: Screen, *, approved: bool) -> int:
+async def _carry_out(world: World, seen: Look, wishes: Wishes, screen: Screen, *, approved: bool) -> int:
     """Also what waits for something to come up, with `wait`: all of it is in the look, and no more is done."""
     approved = approved or is_approved(seen.plan, seen.desired.cluster.policy, seen.live)
     lines = JsonLines(screen) if wishes.output == "jsonl" else None
@@ -256,18 +262,18 @@ async def _carry_out(world: World, seen: Look, wishes: Wishes, place: Place, scr
     elif wishes.output == "json":
         screen.document(_result(done, waited))
     else:
-        _say(done, waited, place, screen)
+        _say(done, waited, screen)
     return code
 
 
-def _say(done: Pass, waited: Waited | None, place: Place, screen: Screen) -> None:
+def _say(done: Pass, waited: Waited | None, screen: Screen) -> None:
     outcomes = (waited or done).outcomes
     for outcome in outcomes:
         screen.result(f"{outcome.address}  {said(outcome)}")
     for app in waited.apps.values() if waited else ():
         screen.result(f"{app.app_id}  {app.verdict.value}")
     screen.result(applied(outcomes) if outcomes else "Nothing to do.")
-    screen.result(f"\nNext: reconcile get {place.command_tail}")
+    screen.result(f"\nNext: {screen.typed('reconcile get')}")
 
 
 def _save(document: Mapping[str, Any], file: Path) -> None:
@@ -320,15 +326,20 @@ def _refuse_unsafe(planned: Plan) -> None:
 
 
 def _after_plan(planned: Plan, place: Place, out: Path | None) -> str:
+    """What does what the plan shows, and nothing else."""
+    asked = planned.options.typed
     if planned.since:
-        return f"reconcile plan {place.command_tail}"
+        return typed("reconcile plan", place) + asked
     if planned.unseen:
-        return f"reconcile up {place.command_tail}" if any("embedded" in u.why for u in planned.unseen) else ""
+        return typed("reconcile up" if any("embedded" in u.why for u in planned.unseen) else "reconcile doctor", place)
     if planned.empty:
-        return f"reconcile get {place.command_tail}"
-    if out:  # where it is from, it says itself
+        return typed("reconcile get", place)
+    if planned.gate and by_itself(planned.options) and not place.worktree:
+        return typed(f"reconcile approve {planned.id}", place)
+    if out:  # where it is from, and what was asked for, it says itself
         place = replace(place, repository=str(out), ref=None, path="", cluster=CLUSTER_FILE, worktree=False)
-    return f"reconcile apply {place.command_tail}"
+        return typed("reconcile apply", place)
+    return typed("reconcile apply", place) + asked
 
 
 def _result(done: Pass, waited: Waited | None) -> dict[str, object]:

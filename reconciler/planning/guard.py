@@ -6,7 +6,7 @@ Removals are allowed together or held together: half of a mistake is still a mis
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
@@ -96,7 +96,8 @@ def _over_budget(removals: Removals) -> Refusal | None:
 
 
 def _confirm(removals: Removals) -> str:
-    return f"if it is meant: reconcile apply --confirm-deletes {removals.number}"
+    meant = replace(removals.options, prune_confirmed=removals.number)
+    return f"if it is meant: reconcile apply{meant.typed}"
 
 
 RULES: tuple[Callable[[Removals], Refusal | None], ...] = (

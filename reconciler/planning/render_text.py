@@ -304,7 +304,11 @@ def _footer(plan: Plan, command: str) -> Iterator[Line]:
 def _before_command(plan: Plan) -> str:
     if plan.since:
         return "It cannot be applied. The plan for what really runs:"
-    return "Apply it with:" if plan.steps else "Nothing to apply. Next:"
+    if plan.unseen:
+        return "Not everything could be seen. Next:"
+    if not plan.steps:
+        return "Nothing to apply. Next:"
+    return "It waits for a yes, which is said with:" if plan.gate else "Apply it with:"
 
 
 def _times(plan: Plan) -> Iterator[str]:

@@ -229,6 +229,17 @@ class PlanOptions:
     again: frozenset[str] = frozenset()
     """Apps that somebody ordered to be tried again, whatever else there is to do; no part of what was asked for."""
 
+    @property
+    def typed(self) -> str:
+        """As they stand behind a command.
+
+        >>> PlanOptions(frozenset({"two", "one"}), prune_confirmed=1, force=True).typed
+        ' --target one --target two --confirm-deletes 1 --force'
+        """
+        targets = "".join(f" --target {app_id}" for app_id in sorted(self.targets))
+        confirmed = f" --confirm-deletes {self.prune_confirmed}" if self.prune_confirmed else ""
+        return f"{targets}{confirmed}{' --force' if self.force else ''}"
+
     def insists_on(self, app_id: str) -> bool:
         """Whether this app is to be tried again, although it failed."""
         forced = self.force and app_id not in self.tried and (not self.targets or app_id in self.targets)

@@ -17,7 +17,7 @@ from reconciler.planning.live import LiveState
 from reconciler.planning.render_text import effect_text
 from reconciler.planning.shown import at, count, plain
 from reconciler.planning.steps import Change, Held, Plan, Step
-from reconciler.planning.suspending import suspended
+from reconciler.planning.suspending import Suspended, suspended
 from reconciler.planning.why import by_hand, commit_of
 
 LOG_LINES = 20
@@ -45,6 +45,8 @@ def explain(app_id: str, desired: DesiredState, live: LiveState, plan: Plan) -> 
     ok = (stands["sync"], stands["health"]) == ("Synced", "Healthy")
     step = next((one for one in plan.steps if one.app_id == app_id), None)
     held = next((one for one in plan.held if one.app_id == app_id), None)
+    # Also of an app that is as git wants it: so it will stay, whatever git says next.
+    left = suspended(app_id, wanted, live, desired.revision.id)
     rows = [
         ("state", f"{stands['sync']}, {stands['health']}"),
         *([("drift", stands["class"])] if stands["class"] else []),
@@ -54,20 +56,12 @@ def explain(app_id: str, desired: DesiredState, live: LiveState, plan: Plan) -> 
         *_said(running),
         *_proof(running),
         *_to_come(step, held),
-        *_left_alone(app_id, wanted, desired, live),
+        *([("suspended", left.message)] if left else []),
         *(("held", said) for back, said in plan.rolled_back if back == app_id),
         *([("waits", f"{plan.gate.reason}: {plain(plan.gate.message)}")] if plan.gate and step else []),
-        ("next", _next(app_id, step, held, ok)),
+        ("next", _next(app_id, step, held or left, ok)),
     ]
     return Story(app_id, ok, tuple(rows))
-
-
-def _left_alone(
-    app_id: str, wanted: DesiredApp | None, desired: DesiredState, live: LiveState
-) -> Iterator[tuple[str, str]]:
-    """Also of an app that is as git wants it: so it will stay, whatever git says next."""
-    if said := suspended(app_id, wanted, live, desired.revision.id):
-        yield "suspended", f"{said.message}; to end it: {said.fix}"
 
 
 def trace(app_id: str, desired: DesiredState, live: LiveState) -> Story:
@@ -151,7 +145,7 @@ def _to_come(step: Step | None, held: Held | None) -> Iterator[tuple[str, str]]:
         yield "held", f"{held.reason}: {plain(held.message)}"
 
 
-def _next(app_id: str, step: Step | None, held: Held | None, ok: bool) -> str:
+def _next(app_id: str, step: Step | None, held: Held | Suspended | None, ok: bool) -> str:
     if held and held.fix:
         return plain(held.fix)
     if step:

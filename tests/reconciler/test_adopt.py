@@ -137,7 +137,7 @@ def test_a_file_that_is_being_edited_and_broken_is_left_alone(fake: FakeWorld, c
     by_hand(fake)
     (clone / "cluster.yaml").write_text(broken)
     result = reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
-    assert result.exit_code == 1 and "reconcile validate --worktree" in result.stderr
+    assert result.exit_code == 1 and "reconcile validate" in result.stderr and "--worktree" in result.stderr
     assert (clone / "cluster.yaml").read_text() == broken
 
 

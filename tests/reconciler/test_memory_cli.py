@@ -54,7 +54,7 @@ def test_the_history_says_who_did_what_when_and_how_it_ended(fake: FakeWorld) ->
     assert "12 s ago" in lines[1] and "ben@lab.example" in lines[1] and "drift of one" in lines[1]
     assert "3 min ago" in lines[2] and "failed" in lines[2] and "disk full" in lines[2] and "ccccccc" in lines[2]
     assert "2 h ago" in lines[3] and "apps/one changed" in lines[3]
-    assert result.stdout.rstrip().endswith("Next: reconcile explain two --repo .")
+    assert result.stdout.rstrip().endswith("Next: reconcile explain two")
 
 
 def test_the_history_of_one_app_for_a_program(fake: FakeWorld) -> None:
