@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -137,4 +137,5 @@ async def _stop(home: Home, running: Running, ports: Mapping[str, int]) -> None:
         await running.stop("store", grace_seconds=STORE_GRACE_SECONDS)
     finally:
         await stop_leftovers(home)
-        write_state(home.state_file, State(ports=ports))
+        with suppress(OSError):  # what is written there instead names nothing that runs
+            write_state(home.state_file, State(ports=ports))

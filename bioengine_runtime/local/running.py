@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from bioengine_runtime.local.environment import child_environment
@@ -37,7 +38,8 @@ class Running:
             return
         await stop_child(child, grace_seconds=grace_seconds)
         del self._children[what]
-        self._save()
+        with suppress(OSError):  # a full disk is no reason to leave the others running; a note of what is gone is none
+            self._save()
 
     async def first_to_end(self) -> Child:
         """Wait until one of the children ends by itself."""
