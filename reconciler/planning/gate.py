@@ -31,7 +31,9 @@ def gate_of(plan: Plan, policy: Policy, live: LiveState) -> Gate | None:
     """None when it may be carried out now."""
     if not plan.steps or is_approved(plan, policy, live):
         return None
-    fix = f"reconcile approve {plan.id}" if by_itself(plan.options) else "say yes to it at a terminal: reconcile apply"
+    fix = f"reconcile approve {plan.id}"
+    if not by_itself(plan.options):
+        fix = f"say yes to it at a terminal: reconcile apply{plan.options.typed}"
     if policy.apply == "manual":
         message = f"policy.apply is manual, and no approver approved plan {plan.id} yet"
         return Gate(Reason.APPROVAL_REQUIRED, message, fix)

@@ -84,7 +84,8 @@ def _not_permitted(step: Step, plan: Plan, pruners: Collection[str], ourselves: 
 
 
 def _ways(options: PlanOptions, plan_id: str) -> str:
-    return f"reconcile approve {plan_id}, or reconcile apply" if by_itself(options) else "reconcile apply"
+    apply = f"reconcile apply{options.typed}"
+    return f"reconcile approve {plan_id}, or {apply}" if by_itself(options) else apply
 
 
 def by_itself(options: PlanOptions) -> bool:

@@ -391,7 +391,7 @@ def test_manual_waits_for_an_approval_of_this_very_plan() -> None:
 
 def test_a_plan_that_is_made_with_options_is_not_for_approve_but_for_a_terminal() -> None:
     made = plan(a_desired(an_app(), policy=MANUAL), behind(), {}, PlanOptions(force=True))
-    assert made.gate and made.gate.fix == "say yes to it at a terminal: reconcile apply"
+    assert made.gate and made.gate.fix == "say yes to it at a terminal: reconcile apply --force"
 
 
 def test_an_approved_plan_waits_for_no_window() -> None:

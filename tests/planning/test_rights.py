@@ -87,7 +87,7 @@ def test_what_is_held_says_who_may_and_how() -> None:
 
 def test_what_was_asked_for_besides_cannot_be_approved_only_asked_for_by_who_may() -> None:
     made = plan(*a_fleet(CI, pruners=["ann-id"]), {}, PlanOptions(prune_confirmed=1))
-    assert held(made).fix == "one of them: reconcile apply"
+    assert held(made).fix == "one of them: reconcile apply --confirm-deletes 1"
 
 
 @pytest.mark.parametrize(("by", "may"), [(ANN, True), (CI, False), (MALLORY, False), (NOBODY, False)])
