@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.manifest import AppManifest
+from reconciler.schema_layers import with_layers
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -36,6 +37,8 @@ def text(schema: Schema) -> str:
 def _schema(name: str, model: type[BaseModel], title: str, description: str) -> Schema:
     schema = cast("Schema", _closed(model.model_json_schema(mode="validation")))
     _require_discriminators(schema)
+    if model is ClusterSpec:
+        schema = with_layers(schema)
     head = {"$schema": DIALECT, "$id": f"urn:bioengine:schema:{name}", "title": title, "description": description}
     return {**head, **{key: value for key, value in schema.items() if key not in head}}
 

@@ -111,6 +111,35 @@ def test_a_mistake_is_told_at_its_line_or_of_the_file_as_a_whole(kind: str, path
     assert faults
 
 
+OVERLAYS = {
+    "no name": {"hypha": {"worker": "w"}},
+    "a part of an app": {"apps": {"one": {"replicas": 2, "suspend": {"until": "2026-12-04T18:00:00Z"}}}},
+    "a part of a machine": {"compute": {"partition": "gpu", "workers": {"max": 8}}},
+    "null removes a field": {"apps": {"one": {"debug": None, "source": None}}, "variables": {"A": None}},
+    "null removes an app": {"apps": {"one": None}, "policy": None},
+}
+
+
+@pytest.mark.parametrize("said", OVERLAYS)
+def test_what_says_only_how_it_differs_is_valid_and_alone_it_is_not(said: str) -> None:
+    """Caught: an editor marked every file that extends another as wrong."""
+    assert schema_of("cluster").is_valid({"extends": "base.yaml", **OVERLAYS[said]})
+    assert not schema_of("cluster").is_valid(OVERLAYS[said])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"apps": {"one": {"replcas": 2}}},
+        {"apps": {"one": {"replicas": "2"}}},
+        {"policy": {"windows": [{"start": "22:00"}]}},
+        {"apps": {"one": {"hypha_token": {"env": "${NAME}"}}}},
+    ],
+)
+def test_a_mistake_in_what_differs_is_seen(wrong: dict[str, Any]) -> None:
+    assert not schema_of("cluster").is_valid({"extends": "base.yaml", **wrong})
+
+
 def test_without_libyaml_the_same_files_are_good_and_bad() -> None:
     judge = (
         "import sys, yaml; yaml.__with_libyaml__ = False\n"
