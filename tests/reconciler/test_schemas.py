@@ -111,6 +111,12 @@ def test_a_mistake_is_told_at_its_line_or_of_the_file_as_a_whole(kind: str, path
     assert faults
 
 
+def test_a_text_with_a_variable_is_valid_as_it_is_written() -> None:
+    """Caught: an editor saw only that it is no id, no URL and no word that is known."""
+    written = read_yaml((CORPUS / "cluster" / "good" / "variables-of-every-kind.yaml").read_bytes())
+    assert [error.message for error in schema_of("cluster").iter_errors(written.value)] == []
+
+
 OVERLAYS = {
     "no name": {"hypha": {"worker": "w"}},
     "a part of an app": {"apps": {"one": {"replicas": 2, "suspend": {"until": "2026-12-04T18:00:00Z"}}}},
