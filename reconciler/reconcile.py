@@ -177,7 +177,9 @@ async def _newer_commit(world: World, seen: Look, woken: Callable[[], bool]) -> 
 
 async def _published(world: World, done: Pass) -> Pass:
     seen, report = done.look, done.report
-    world.told.reports = seen.hypha.reports
+    if world.lease is None or seen.live.remembered is not None:
+        # Who cannot see whether another one has the lease must not answer in its place; who had it once goes on.
+        world.told.reports = seen.hypha.reports
     said = Said(report, plan_file.to_json(seen.plan, report["observed_at"]), _stories(seen))
     said = await _tell(world.told, said, conditions.of_report(report))
     return replace(done, report=said.report)

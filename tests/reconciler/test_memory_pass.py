@@ -128,6 +128,20 @@ async def test_rc_12_without_what_is_remembered_nothing_is_written(error: Except
     assert not fake.runtime.apps and not fake.artifacts.artifacts
 
 
+async def test_who_never_saw_what_is_remembered_publishes_nothing() -> None:
+    """A second reconciler with a key of its own would answer beside the healthy one."""
+    fake = a_world("one")
+    memory_of(fake).fail("read", Spoiled("sealed with another key"))
+    await reconcile(fake.world, NOTHING_ASKED)
+    await tell_trouble(fake.world, SourceUnusable("main is gone"))
+    assert not fake.reports.published
+    memory_of(fake).heal()
+    await reconcile(fake.world, NOTHING_ASKED)
+    memory_of(fake).fail("read", Unreachable("Hypha is away"))
+    await reconcile(fake.world, NOTHING_ASKED)
+    assert [report["complete"] for report in fake.reports.published] == [True, False]
+
+
 async def test_a_step_is_not_begun_when_nobody_can_tell_who_has_the_lease() -> None:
     fake = a_world("one")
 
