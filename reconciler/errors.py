@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
-from reconciler.planning.memory import Holder
+from reconciler.planning.memory import Holder, Remembered
 from reconciler.planning.problems import Problem
 from reconciler.planning.shown import at, plain
 
@@ -71,6 +71,16 @@ class Spoiled(Unreachable):
     """What is remembered on Hypha was written by somebody else, or by a newer release: it is not known, not empty."""
 
     remedy = Remedy.OPERATOR
+
+
+class Vanished(Spoiled):
+    """What was remembered on Hypha is gone. `last` is what this process knew of it, for who has the right to write."""
+
+    remedy = Remedy.RETRY
+
+    def __init__(self, message: str, last: Remembered, *, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.last = last
 
 
 class HeldElsewhere(ReconcilerError):

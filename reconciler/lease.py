@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakKeyDictionary
 
-from reconciler.errors import HeldElsewhere, LeaseLost, ReconcilerError
+from reconciler.errors import HeldElsewhere, LeaseLost, ReconcilerError, Vanished
 from reconciler.planning.memory import Holder, Remembered
 from reconciler.ports import Lease as LeasePort
 from reconciler.ports import Memory
@@ -142,7 +142,11 @@ class Lease:
         return mine
 
     async def _renewed(self, memory: Memory, held: Holder) -> Holder:
-        remembered = await memory.read()
+        try:
+            remembered = await memory.read()
+        except Vanished as vanished:  # nobody writes but who has the lease: what we knew last is all there was
+            remembered = vanished.last
+            log.warning("event=memory_written_again orders=%d why=%s", len(remembered.orders), vanished)
         if not _same(held, remembered.holder):
             raise self._gone(remembered.holder)
         mine = replace(held, renewed=self._clock())

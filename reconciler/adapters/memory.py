@@ -1,7 +1,8 @@
 """What a reconciler remembers, on Hypha's artifact manager: manifests only, outside of the applications collection.
 
 Law: others can write in the workspace, too. So all of it is sealed with the key of this installation, and what does not
-fit its seal, is of a newer form, or older than what we saw ourselves, is not known; it is never taken for nothing.
+fit its seal, is of a newer form, older than what we saw ourselves, or gone since, is not known; it is never taken for
+nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from reconciler.adapters.hypha import HyphaSession, RemoteError
-from reconciler.errors import Spoiled, Unreachable
+from reconciler.errors import Spoiled, Unreachable, Vanished
 from reconciler.failpoint import side_effect
 from reconciler.history import RECALLED, Outbox
 from reconciler.planning.memory import NOTHING, Entry, Remembered
@@ -87,6 +88,7 @@ class HyphaMemory:
         self._new_key = new_key
         self._timeout_s = timeout_s
         self._count = 0
+        self._last = NOTHING
         self._outbox = Outbox(lambda: self.history(RECALLED), self._send)
 
     async def read(self) -> Remembered:
@@ -94,15 +96,19 @@ class HyphaMemory:
         try:
             answer = await self._ask("read", artifact_id=await self._id(self._alias), silent=True)
         except RemoteError as error:
-            if _is_missing(error):
-                return NOTHING
-            raise self._refused("cannot be read", error) from None
+            if not _is_missing(error):
+                raise self._refused("cannot be read", error) from None
+            if before:
+                why = f"{self._alias} is gone: somebody deleted it, or Hypha lost what it had stored"
+                raise Vanished(why, self._last, hint=_GONE_HINT) from None
+            return NOTHING
         counted = self._opened(self._understood(_Record, answer), _COUNTED)
         if counted.count < before:
             raise Spoiled(f"{self._alias} is older than what was read before: somebody put it back", hint=_OLDER_HINT)
+        remembered = Remembered(counted.holder, counted.orders, counted.seconds)
         if self._key() is not None:
-            self._count = max(self._count, counted.count)
-        return Remembered(counted.holder, counted.orders, counted.seconds)
+            self._saw(counted.count, remembered)
+        return remembered
 
     async def write(self, remembered: Remembered) -> None:
         await self._write(remembered, await self._key_to_write())
@@ -121,7 +127,11 @@ class HyphaMemory:
                 await self._edit_or_create(manifest)
         except RemoteError as error:
             raise self._refused("cannot be written", error) from None
-        self._count = max(self._count, count)
+        self._saw(count, remembered)
+
+    def _saw(self, count: int, remembered: Remembered) -> None:
+        if count >= self._count:
+            self._count, self._last = count, remembered
 
     async def append(self, entries: Sequence[Entry]) -> None:
         await self._outbox.add(entries)
@@ -268,6 +278,11 @@ class HyphaMemory:
 _KEY_HINT = (
     "Use the key of the installation that keeps this cluster: secrets/fingerprint.key in its home, or "
     "RECONCILE_KEY_FILE=FILE."
+)
+
+_GONE_HINT = (
+    "Who keeps this cluster writes it again when the lease is renewed. If nobody does, start the reconciler anew; its "
+    "orders are to be given again."
 )
 
 _OLDER_HINT = (

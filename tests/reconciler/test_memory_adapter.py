@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 
 from reconciler.adapters.hypha import RemoteError
 from reconciler.adapters.memory import PAGE, HyphaMemory
-from reconciler.errors import Spoiled, Unreachable
+from reconciler.errors import Spoiled, Unreachable, Vanished
+from reconciler.lease import TTL_S, Lease, change
 from reconciler.observe import observe
+from reconciler.planning.memory import NOTHING, Remembered
 from reconciler.ports import Hypha
 from reconciler.secrets import LocalSecrets
 from tests.contracts.hypha_memory import HyphaMemoryContract
@@ -157,3 +161,29 @@ async def test_one_entry_of_an_app_that_has_none_is_looked_for_in_pages() -> Non
         await memory.append([an_entry(number)])
     manager.asked.clear()
     assert list(await memory.history(1, "never-there")) == [] and manager.asked == ["list"]
+
+
+async def test_one_that_is_gone_is_not_taken_for_nothing() -> None:
+    """Somebody deleted it, or Hypha came back with an empty database: a suspension must not end by that."""
+    manager = Manager()
+    memory = a_memory(manager)
+    await memory.write(REMEMBERED)
+    manager.artifacts.clear()
+    with pytest.raises(Vanished, match="is gone") as gone:
+        await memory.read()
+    assert gone.value.last == REMEMBERED and gone.value.hint
+    assert await a_memory(manager).read() == NOTHING  # a process that was started since has seen no other
+
+
+async def test_one_that_is_gone_is_written_again_by_who_has_the_lease() -> None:
+    manager, now = Manager(), time.time()
+    memory = a_memory(manager)
+    lease = Lease("anna", settle_s=0.0, clock=lambda: now)
+    held = await lease.hold(memory)
+    await change(memory, lease, lambda remembered: replace(remembered, orders=REMEMBERED.orders))
+    manager.artifacts.clear()
+    with pytest.raises(Vanished):
+        await lease.still(memory)
+    now += TTL_S / 2 + 1
+    remembered = await lease.still(memory)
+    assert remembered == Remembered(replace(held, renewed=now), REMEMBERED.orders)
