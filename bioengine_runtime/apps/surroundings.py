@@ -15,8 +15,9 @@ from bioengine_runtime.apps.loading import offer_bioengine
 from bioengine_runtime.apps.package import in_use, unpack
 from bioengine_runtime.sealing import read_key, unseal
 
-NOT_THE_APPS = ("RAY_AUTH_", "HYPHA_", "BIOENGINE_TOKEN")
-"""Beginnings of variables that a replica inherits from whoever started Ray: how *they* reach Ray and Hypha."""
+NOT_THE_APPS = ("RAY_AUTH_", "HYPHA_", "BIOENGINE_TOKEN", "UV_", "PIP_")
+"""Beginnings of variables that a replica inherits from whoever started Ray: how *they* reach Ray, Hypha and the index
+that its packages come from, whose address may hold a password."""
 
 
 def place(app_id: str, deployment: str) -> bytes:

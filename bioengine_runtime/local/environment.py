@@ -15,11 +15,13 @@ PASSED = frozenset(
 )
 # Locale, accelerators, threads; and where packages come from, which building an app's environment needs.
 PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "ROCR_", "HIP_", "OMP_", "MKL_", "OPENBLAS_", "PIP_", "UV_", "XDG_")
+# To fetch packages needs no right to publish them.
+NOT_PASSED_PREFIXES = ("UV_PUBLISH_",)
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child: what the machine needs, and `extra`."""
-    passed = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_PREFIXES)}
+    passed = {name: value for name, value in os.environ.items() if _is_passed(name)}
     own_programs = str(Path(sys.executable).parent)
     return {
         **passed,
@@ -29,3 +31,7 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         **extra,
     }
+
+
+def _is_passed(name: str) -> bool:
+    return name in PASSED or (name.startswith(PASSED_PREFIXES) and not name.startswith(NOT_PASSED_PREFIXES))
