@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from bioengine_runtime.contract.status import AppState, ServeStatus
 from reconciler.planning.diff import WORKERS, failed_and_stays
 from reconciler.planning.live import LiveState
-from reconciler.planning.shown import at, listed, plain
+from reconciler.planning.shown import at, listed, moment, plain
 from reconciler.planning.steps import (
     Action,
     Change,
@@ -118,7 +117,7 @@ def _orphans(plan: Plan, live: LiveState) -> Iterator[dict[str, Any]]:
 
 
 def _iso(seconds: float | None) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else ""
+    return moment(seconds).isoformat(timespec="seconds") if seconds else ""
 
 
 def _steps_of_apps(plan: Plan) -> Iterator[tuple[Step, str]]:

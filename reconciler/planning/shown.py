@@ -72,7 +72,17 @@ def listed(names: tuple[str, ...] | list[str], limit: int = 8) -> str:
 
 def at(seconds: float) -> str:
     """A moment for people, from seconds since the epoch: `2026-11-03 09:12 UTC`."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return moment(seconds).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def moment(seconds: float) -> datetime:
+    """In UTC. What no calendar has (who wants `for ever` writes the year 9999, and may live west of Greenwich) is its
+    first or its last moment."""
+    return datetime.fromtimestamp(min(max(seconds, _FIRST_S), _LAST_S), UTC)
+
+
+_FIRST_S = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+_LAST_S = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 
 def duration(seconds: float) -> str:

@@ -219,6 +219,23 @@ def test_a_suspension_says_why_who_and_until_when() -> None:
     assert held.message == "suspended: measuring (anna), until 2026-11-03 11:00 UTC"
 
 
+@pytest.mark.parametrize("by", ["git", "order"])
+def test_until_the_end_of_time_west_of_greenwich_stops_no_pass(by: str) -> None:
+    for_ever = datetime.fromisoformat("9999-12-31T23:59:59-05:00")
+    app = an_app(suspend=Suspension(reason="measuring", until=for_ever) if by == "git" else False)
+    orders = [a_suspension(until=for_ever.timestamp())] if by == "order" else []
+    (held,) = plan_of(app, behind(orders=orders)).held
+    assert held.message.endswith("until 9999-12-31 23:59 UTC")
+
+
+@pytest.mark.parametrize("ends", [-1e30, float("-inf")])
+def test_a_token_that_ended_before_there_were_calendars_stops_no_pass(ends: float) -> None:
+    app = an_app()
+    live = a_live(a_status(app, token_expires_at=ends), artifacts=[an_artifact(app)])
+    (told,) = drift.report(plan_of(app, live), live)["credentials"]
+    assert told["ends"].startswith("0001-01-01")
+
+
 @pytest.mark.parametrize("after_s", [HOUR, 2 * HOUR])
 def test_a_suspension_that_has_ended_is_no_more(after_s: float) -> None:
     app = an_app(suspend=Suspension(reason="measuring", until=UNTIL))
