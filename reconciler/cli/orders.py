@@ -15,6 +15,7 @@ from reconciler.errors import HeldElsewhere, Spoiled, Unreachable
 from reconciler.orders import NotOrdered, Orders
 from reconciler.planning.memory import Order, OrderKind
 from reconciler.planning.people import NOBODY, Person
+from reconciler.planning.shown import at
 from reconciler.planning.steps import PlanOptions
 from reconciler.ports import World
 from reconciler.reconcile import Look
@@ -32,7 +33,7 @@ class Said:
 
 
 async def suspend(place: Place, app_id: str, screen: Screen, *, reason: str, until: datetime | None, once: bool) -> int:
-    end = until.astimezone(UTC) if until else None
+    end = _in_utc(until) if until else None
 
     async def here(orders: Orders, by: Person, seen: Look) -> None:
         commit = seen.tree.revision.id
@@ -40,8 +41,18 @@ async def suspend(place: Place, app_id: str, screen: Screen, *, reason: str, unt
         await orders.give(Order(OrderKind.SUSPEND, app_id, by.name, time.time(), reason, stop, commit, once=once))
 
     arguments = {"app_id": app_id, "reason": reason, "until": end.isoformat() if end else None, "once": once}
-    said = Said("suspend", arguments, here, f"{app_id} is suspended", f"reconcile resume {app_id}")
+    done = f"{app_id} is suspended" + (f" until {at(end.timestamp())}" if end else "")
+    said = Said("suspend", arguments, here, done, f"reconcile resume {app_id}")
     return await _order(place, app_id, screen, said)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Without an offset it is of this machine's zone. Raises NotOrdered."""
+    try:
+        return moment.astimezone(UTC)
+    except (OverflowError, ValueError):  # at either end of the calendar
+        hint = "Name a moment to come, such as 2026-12-04T18:00; or leave --until out, and resume it."
+        raise NotOrdered(f"--until {moment.isoformat()}: no clock shows it", hint=hint) from None
 
 
 async def resume(place: Place, app_id: str, screen: Screen) -> int:

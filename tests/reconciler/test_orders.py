@@ -188,6 +188,17 @@ def test_an_order_goes_to_the_one_who_keeps_the_cluster(lab: Lab) -> None:
     assert not lab.memory.remembered.orders
 
 
+def test_who_suspends_for_a_while_is_told_until_when(lab: Lab) -> None:
+    result = lab.run("suspend", "one", "--reason", "measuring", "--until", "2226-01-01T12:00:00+02:00")
+    assert result.exit_code == 0 and "one is suspended until 2226-01-01 10:00 UTC." in result.stdout
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+02:00", "9999-12-31T23:00:00-02:00"])
+def test_a_moment_outside_the_calendar_is_no_bug_of_ours(lab: Lab, moment: str) -> None:
+    result = lab.run("suspend", "one", "--reason", "measuring", "--until", moment)
+    assert result.exit_code == 1 and "no clock shows it" in result.stderr and not lab.memory.remembered.orders
+
+
 def test_what_the_other_one_refuses_is_an_error(lab: Lab) -> None:
     held_by_another(lab)
     lab.running.refuses = "bob@example.org may not suspend"
