@@ -14,6 +14,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from reconciler.cli import pipe
 from reconciler.cli.place import Place, opened
 from reconciler.cli.show import Screen
 from reconciler.cli.verbs import NotApproved
@@ -56,7 +57,7 @@ async def history(place: Place, app_id: str, screen: Screen, *, output: str, lim
 
 
 async def events(place: Place, app_id: str, screen: Screen, *, output: str, follow: bool) -> int:
-    """What is shown is the last hour's; with `follow` it goes on until it is interrupted."""
+    """What is shown is the last hour's; with `follow` it goes on until it is interrupted, or nobody reads it."""
     async with opened(place, writes=False) as world:
         screen.masked = world.secrets.masked
         _, memory = await _kept(world)
@@ -64,7 +65,7 @@ async def events(place: Place, app_id: str, screen: Screen, *, output: str, foll
         _show([entry for entry in reversed(newest) if entry.at > time.time() - HOUR_S], screen, output)
         if not follow and output == "text":
             _say_next(newest, screen)
-        while follow:
+        while follow and pipe.is_read():
             await asyncio.sleep(POLL_S)
             try:
                 before, newest = newest, await memory.history(MOST_EVENTS, app_id)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli import record
+from reconciler.cli.pipe import Pipe
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
 from reconciler.errors import Spoiled
@@ -144,6 +147,16 @@ async def test_following_events_shows_what_is_new_until_it_is_stopped(
     shown = capsys.readouterr()
     assert [json.loads(line)["what"] for line in shown.out.splitlines()] == ["deploy two", "drift", "update three"]
     assert "no answer; asking again" in shown.err
+
+
+async def test_following_events_ends_when_nobody_reads_them(fake: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Pipe(Gone()))
+    async with asyncio.timeout(5):
+        assert await record.events(Place(".", world=fake.world), "", Screen(), output="jsonl", follow=True) == 0
 
 
 async def test_following_events_as_documents_writes_none_while_nothing_happens(
