@@ -41,6 +41,7 @@ class Keeper:
     latest: Look | None = None
     _resting: dict[str, Rest] = field(default_factory=dict[str, Rest])
     _again: set[str] = field(default_factory=set[str])
+    _woken: bool = False
     _told: str = ""
     _strangers: tuple[str, ...] = ()
 
@@ -84,6 +85,10 @@ class Keeper:
                 self.notifier.trouble(error)
                 await tell_trouble(self.world, error)
                 raise
+            finally:
+                if self._woken:
+                    self._woken = False
+                    self.wake.set()
             self._remember(done, options)
             self.metrics.after(done)
             self.notifier.after(done)
@@ -91,10 +96,14 @@ class Keeper:
         return done
 
     def _news(self) -> bool:
-        """Whether somebody pushed meanwhile, as far as we heard."""
-        if self.wake.is_set():
-            self._source.again()
-        return self.wake.is_set()
+        """Whether somebody pushed since this was asked last, as far as we heard. The repository is asked once for each
+        wake-up and not before every further step, which may wait for one that is away; the next pass comes at once."""
+        if not self.wake.is_set():
+            return False
+        self.wake.clear()
+        self._woken = True
+        self._source.again()
+        return True
 
     def _remember(self, done: Pass, options: PlanOptions) -> None:
         self.latest = done.look

@@ -115,6 +115,21 @@ def change_by_hand(fake: FakeWorld, app_id: str) -> None:
     fake.runtime.apps[app_id] = app.model_copy(update={"spec": changed, "digest": changed.digest()})
 
 
+# ── news that come during a pass ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_order_during_a_pass_has_the_repository_asked_once(fake: FakeWorld, keeper: Keeper) -> None:
+    """Not before each of the steps that are left: a repository that is away takes its time."""
+    change_by_hand(fake, "one")
+    change_by_hand(fake, "two")
+    fake.forget_calls()
+    fake.source.fail("fetch", Unreachable("git hangs"))
+    keeper.wake.set()
+    done = await keeper.one_pass()
+    assert len(done.outcomes) == 2 and fake.source.calls == ["fetch"]
+    assert keeper.wake.is_set(), "and the next pass looks for it"
+
+
 # ── commits of a repository on this machine ────────────────────────────────────────────────────────────────────────
 
 
