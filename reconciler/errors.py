@@ -95,6 +95,18 @@ class HeldElsewhere(ReconcilerError):
         self.holder = holder
 
 
+class KeptElsewhere(HeldElsewhere):
+    """Another reconciler answers for this cluster, and we cannot read in its memory who has the right to write."""
+
+    def __init__(self, cluster: str) -> None:
+        ReconcilerError.__init__(
+            self,
+            f"another reconciler keeps {cluster} and answers for it; what it remembers cannot be read here",
+            hint="To take turns with it, use its key: RECONCILE_KEY_FILE=FILE.",
+        )
+        self.holder = None
+
+
 class LeaseLost(HeldElsewhere):
     """We had the right to write and lost it: somebody took it while we did not renew it."""
 

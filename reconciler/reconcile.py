@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from reconciler.apply import PATIENCE_S, Means, Tell, apply, manifests_of
 from reconciler.brake import Brake
-from reconciler.errors import ReconcilerError, Unreachable
+from reconciler.errors import KeptElsewhere, ReconcilerError, Unreachable
 from reconciler.history import entries_of
 from reconciler.learning import came_up, stopped, with_seconds
 from reconciler.lease import change
@@ -31,7 +31,7 @@ from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result, Step
 from reconciler.planning.story import explain
 from reconciler.planning.timing import first_wave
-from reconciler.ports import Hypha, Said, Told, World
+from reconciler.ports import Hypha, OrderRefused, Said, Told, World
 from reconciler.telling.runs import new_id, run_id
 
 log = logging.getLogger(__name__)
@@ -77,12 +77,14 @@ async def reconcile(
 ) -> Pass:
     """The whole picture, once of many times, by the one who has the lease: what waits for an app to come up is left to
     a later pass. Nothing but what was `agreed` is done; None: all that git asks for. Raises what `look` and `carry_out`
-    raise."""
+    raise, and KeptElsewhere."""
     seen = await look(world, options)
     if agreed is not None:
         seen = replace(seen, plan=within(seen.plan, agreed))
     if seen.live.remembered is not None:
         await _hold(world, seen.hypha)
+    elif world.told.reports is None:  # we never had the lease
+        await _refuse_a_second(seen)
     return await carry_out(world, seen, tell=tell, approved=approved, one_wave=True, woken=woken)
 
 
@@ -152,6 +154,19 @@ async def tell_trouble(world: World, error: Exception) -> None:
 
 async def _hold(world: World, hypha: Hypha) -> Holder | None:
     return await world.lease.hold(hypha.memory) if world.lease and hypha.memory else None
+
+
+async def _refuse_a_second(seen: Look) -> None:
+    """Raises KeptElsewhere when another one answers for this cluster, and we would offer the same service."""
+    cluster, running = seen.desired.cluster.name, seen.hypha.running
+    if seen.hypha.reports is None or running is None:
+        return
+    try:
+        status: object = await running.order("get_status", {})
+    except (Unreachable, OrderRefused):
+        return
+    if isinstance(status, Mapping) and cast("Mapping[str, Any]", status).get("target") == cluster:
+        raise KeptElsewhere(cluster)
 
 
 def _against(seen: Look, clock: Callable[[], float], *, approved: bool) -> Callable[[Step, Remembered | None], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,10 @@ from reconciler.errors import HeldElsewhere, LeaseLost, SourceUnusable, Spoiled,
 from reconciler.history import Outbox
 from reconciler.lease import Lease, this_host
 from reconciler.planning.memory import Entry, Order, OrderKind, Remembered
+from reconciler.planning.people import NOBODY, Person
 from reconciler.planning.steps import Gate, PlanOptions, Reason, Result
 from reconciler.reconcile import carry_out, look, reconcile, tell_trouble
+from tests.builders import a_cluster
 from tests.fakes import FakeMemory, FakeSecrets, FakeSource, FakeWorld, a_repository, an_app_folder
 
 NOTHING_ASKED = PlanOptions()
@@ -140,6 +142,49 @@ async def test_who_never_saw_what_is_remembered_publishes_nothing() -> None:
     memory_of(fake).fail("read", Unreachable("Hypha is away"))
     await reconcile(fake.world, NOTHING_ASKED)
     assert [report["complete"] for report in fake.reports.published] == [True, False]
+
+
+class Other:
+    """A reconciler that answers for the cluster it keeps; None: nobody answers."""
+
+    def __init__(self, target: str | None) -> None:
+        self._target = target
+
+    async def order(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        assert (method, arguments) == ("get_status", {})
+        if self._target is None:
+            raise Unreachable("nobody offers it")
+        return {"target": self._target}
+
+    async def answers(self) -> bool:
+        return self._target is not None
+
+    async def me(self) -> Person:
+        return NOBODY
+
+
+@pytest.mark.parametrize(("target", "ends"), [("lab", True), ("another-lab", False), (None, False)])
+async def test_a_second_reconciler_with_a_key_of_its_own_ends(target: str | None, ends: bool) -> None:
+    fake = a_world("one")
+    there = replace(fake.world.hypha(a_cluster()), running=Other(target))
+    world = replace(fake.world, hypha=lambda _: there)
+    memory_of(fake).fail("read", Spoiled("sealed with another key"))
+    if ends:
+        with pytest.raises(HeldElsewhere, match="another reconciler keeps lab") as refused:
+            await reconcile(world, NOTHING_ASKED)
+        assert refused.value.exit_code == 75 and "RECONCILE_KEY_FILE" in refused.value.hint
+    else:
+        await reconcile(world, NOTHING_ASKED)
+    assert not fake.writes
+
+
+async def test_who_had_the_lease_does_not_take_itself_for_another() -> None:
+    fake = a_world("one")
+    there = replace(fake.world.hypha(a_cluster()), running=Other("lab"))
+    world = replace(fake.world, hypha=lambda _: there)
+    await reconcile(world, NOTHING_ASKED)
+    memory_of(fake).fail("read", Spoiled("somebody wrote into it"))
+    assert (await reconcile(world, NOTHING_ASKED)).report["complete"] is False
 
 
 async def test_a_step_is_not_begun_when_nobody_can_tell_who_has_the_lease() -> None:
