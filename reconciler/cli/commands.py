@@ -285,18 +285,20 @@ def get(
 
 
 App = Annotated[str, typer.Argument(metavar="APP", help="Id of the app.")]
+DIFF_TROUBLE = 2
+"""As diff(1) has it: 1 says that there is a difference."""
 
 
 @app.command()
 @placed()
 def diff(place: Place, screen: Screen) -> None:
-    """Show only what differs between git and what runs. Exit codes as diff(1): 0 nothing, 1 something, 2 not known.
+    """Show only what differs between git and what runs. Exit codes as diff(1): 0 nothing, 1 something, 2 trouble.
 
     \b
     Examples:
       reconcile diff && echo in sync
     """
-    leave(screen, lambda: _asking().diff(place, screen))
+    leave(screen, lambda: _asking().diff(place, screen), trouble=DIFF_TROUBLE)
 
 
 @app.command()
@@ -375,7 +377,7 @@ for more in (record_commands, order_commands, secret_commands, doctor_commands, 
 
 
 def main() -> None:
-    """The console script. Usage errors exit 1: 2 means that a plan has changes."""
+    """The console script. Usage errors exit 1, for 2 means that a plan has changes; but those of diff."""
     pipe.begin()
     try:
         code = app(standalone_mode=False)
@@ -384,7 +386,8 @@ def main() -> None:
     except TyperException as error:
         if message := error.format_message():  # none when it was only asked for help
             sys.stderr.write(f"Error: {message}\nfix: see reconcile --help, or reconcile COMMAND --help\n")
-        code = 1
+        context = getattr(error, "ctx", None)
+        code = DIFF_TROUBLE if context and context.info_name == "diff" else 1
     sys.exit(pipe.end(code if isinstance(code, int) else 0))
 
 

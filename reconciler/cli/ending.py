@@ -17,19 +17,26 @@ from reconciler.telling.logs import json_handler, text_handler
 log = logging.getLogger(__name__)
 
 
-def leave(screen: Screen, work: Callable[[], Coroutine[Any, Any, int]], *, as_json: bool = False) -> None:
-    """Run one verb to its exit code; troubles that have a name are shown by it. `as_json` is of the log."""
+def leave(
+    screen: Screen,
+    work: Callable[[], Coroutine[Any, Any, int]],
+    *,
+    as_json: bool = False,
+    trouble: int | None = None,
+) -> None:
+    """Run one verb to its exit code; troubles that have a name are shown by it. `as_json` is of the log; `trouble` is the
+    exit code of every trouble, where 1 says something else; None: its own."""
     with _logging(screen, as_json=as_json):
         try:
             code = asyncio.run(work())
         except ReconcilerError as error:
             screen.error(error)
-            code = error.exit_code
+            code = trouble or error.exit_code
         except KeyboardInterrupt:
             code = 130
         except Exception:  # the outermost boundary: a traceback may quote a secret, and logs are masked
             log.exception("event=bug This is a mistake in reconcile itself; please report it.")
-            code = 1
+            code = trouble or 1
     raise typer.Exit(code)
 
 

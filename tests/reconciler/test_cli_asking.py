@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from bioengine_runtime.contract.status import WorkerState
 from reconciler.cli.asking import TIMED_OUT, wait
+from reconciler.cli.commands import main
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
+from reconciler.errors import SourceUnusable
 from tests.builders import a_node
 from tests.fakes import FakeSource, FakeWorld, a_repository
 from tests.reconciler.test_cli import applied, reconcile
@@ -128,6 +132,24 @@ def test_diff_exits_as_diff_does(running: FakeWorld) -> None:
     assert "~ max_ongoing_requests  as the code says → 3" in result.stdout and "two" not in result.stdout
     running.runtime.fail("observe")
     assert reconcile(running, "diff").exit_code == 2
+
+
+@pytest.mark.parametrize("trouble", [SourceUnusable("the repository is gone"), RuntimeError("a mistake of ours")])
+def test_trouble_is_no_difference(running: FakeWorld, trouble: Exception) -> None:
+    """Caught: exit 1 for a repository that is not there, which `diff || apply` takes for a difference."""
+    running.source.fail("fetch", trouble)
+    assert reconcile(running, "diff").exit_code == 2
+
+
+@pytest.mark.parametrize(("command", "code"), [("diff", 2), ("get", 1)])
+def test_what_was_not_understood_is_no_difference_either(
+    monkeypatch: pytest.MonkeyPatch, command: str, code: int
+) -> None:
+    for name, value in (("argv", ["reconcile", command, "--nope"]), ("stdout", StringIO()), ("stderr", StringIO())):
+        monkeypatch.setattr(sys, name, value)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
 
 
 def test_wait_ends_when_all_is_well(running: FakeWorld) -> None:
