@@ -118,7 +118,8 @@ def _unremembered(difference: Difference, draft: Draft) -> Held | None:
 
 def _left_alone(difference: Difference, draft: Draft) -> Held | None:
     """Suspended, in git or by an order."""
-    found = suspended(difference.app_id, difference.wanted, draft.live, draft.desired.revision.id)
+    revision = draft.desired.revision.id
+    found = suspended(difference.app_id, difference.wanted, draft.live, revision, drift=difference.drift)
     return hold(difference, Reason.SUSPENDED, found.message, found.fix) if found else None
 
 
@@ -180,7 +181,9 @@ def _other_code(difference: Difference, draft: Draft) -> Held | None:
 
 def _resting(difference: Difference, draft: Draft) -> Held | None:
     rest = draft.options.resting.get(difference.app_id)
-    if rest is None or draft.options.insists_on(difference.app_id) or rest.until <= draft.live.observed_at:
+    if rest is None or draft.options.insists_on(difference.app_id):
+        return None
+    if rest.until <= draft.live.observed_at:
         return None
     if rest.digest != (difference.wanted.spec.digest() if difference.wanted else ""):
         return None

@@ -20,13 +20,16 @@ class Suspended:
     fix: str
 
 
-def suspended(app_id: str, wanted: DesiredApp | None, live: LiveState, revision: str) -> Suspended | None:
-    """None when it is not. `revision`: the commit that git is at, which an order may let through once."""
+def suspended(
+    app_id: str, wanted: DesiredApp | None, live: LiveState, revision: str, *, drift: bool = False
+) -> Suspended | None:
+    """None when it is not. `revision`: the commit that git is at, which an order may let through once, but for what is
+    `drift`: that commit did not ask for it."""
     by_git = _said_in_git(wanted, live.observed_at) if wanted else None
     if by_git is not None:
         return Suspended(by_git, "remove `suspend`")
     order = _ordered(app_id, live)
-    if order is None or _let_through(order, live.apps.get(app_id), revision):
+    if order is None or (not drift and _let_through(order, live.apps.get(app_id), revision)):
         return None
     return Suspended(_words(order.reason, order.by, order.until, once=order.once), f"reconcile resume {app_id}")
 

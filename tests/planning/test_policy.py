@@ -269,6 +269,13 @@ def test_once_lets_the_next_commit_through_and_only_that_one() -> None:
     assert reasons(plan_of(an_app(), behind(orders=[once], status=after))) == {"demo-app": Reason.SUSPENDED}
 
 
+def test_once_lets_no_commit_through_that_leaves_the_app_as_it_was() -> None:
+    """It would undo by a pass what a hand did, which is what the order is to keep."""
+    once = a_suspension(once=True, revision=OLD_COMMIT)
+    made = plan_of(an_app(), drifted(orders=(once,)))
+    assert reasons(made) == {"demo-app": Reason.SUSPENDED} and made.held[0].drift
+
+
 def test_once_is_used_up_by_a_commit_that_was_tried_in_vain() -> None:
     once = a_suspension(once=True, revision=OLD_COMMIT)
     old = a_status(an_app(commit=OLD_COMMIT, max_ongoing_requests=3), last_updated_at=NOW - HOUR)
