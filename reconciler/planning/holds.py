@@ -7,6 +7,7 @@ from typing import Protocol
 
 from bioengine_runtime.contract.app import AppSpec
 from bioengine_runtime.contract.status import PERSON, AppState, Gate
+from reconciler.planning.backoff import LONGEST_S
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.diff import RUNNING_CODE, Difference, Kind, failed_and_stays
 from reconciler.planning.effects import Room, lacking, needs_of
@@ -183,8 +184,8 @@ def _resting(difference: Difference, draft: Draft) -> Held | None:
     rest = draft.options.resting.get(difference.app_id)
     if rest is None or draft.options.insists_on(difference.app_id):
         return None
-    if rest.until <= draft.live.observed_at:
-        return None
+    if not 0 < rest.until - draft.live.observed_at <= LONGEST_S:
+        return None  # it is over, or the clock was wrong when it began
     if rest.digest != (difference.wanted.spec.digest() if difference.wanted else ""):
         return None
     message = f"it failed ({count(rest.tries, 'time')}): {rest.why}; tried again at {at(rest.until)}"

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from bioengine_runtime.contract.cluster import AppInstance, Suspension
 from bioengine_runtime.contract.status import Rejection
 from reconciler.planning import drift, plan_file
+from reconciler.planning.backoff import LONGEST_S
 from reconciler.planning.conditions import Status, Type, of_report
 from reconciler.planning.desired import DesiredApp
 from reconciler.planning.live import LiveState
@@ -20,7 +21,7 @@ from reconciler.planning.pins import pinned
 from reconciler.planning.planner import plan
 from reconciler.planning.render_markdown import render as render_markdown
 from reconciler.planning.render_text import render
-from reconciler.planning.steps import Plan, PlanOptions, Reason
+from reconciler.planning.steps import Plan, PlanOptions, Reason, Rest
 from tests.builders import (
     COMMIT,
     NOW,
@@ -357,6 +358,15 @@ def test_a_hand_on_an_app_that_is_rolled_back_is_drift() -> None:
     by_hand = an_app(commit=OLD_COMMIT, max_ongoing_requests=99)
     made, _ = pinned_world(a_live(a_status(by_hand), artifacts=[an_artifact(by_hand)], orders=[PIN]))
     assert made.steps[0].drift
+
+
+def test_a_rest_that_is_longer_than_any_was_told_by_a_clock_that_was_wrong() -> None:
+    def made(in_s: float) -> Plan:
+        rest = Rest(1, NOW + in_s, an_app().spec.digest(), "no answer")
+        return plan(a_desired(an_app()), behind(), {}, PlanOptions(resting={"demo-app": rest}))
+
+    assert reasons(made(LONGEST_S)) == {"demo-app": Reason.BACKING_OFF}
+    assert made(LONGEST_S + 1).steps and made(-1).steps
 
 
 def test_while_the_older_commit_cannot_be_read_what_runs_is_kept() -> None:
