@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bioengine_runtime.command.show import clean
+
 SHOWN_WHOLE = 64
 """Arrays with more elements than this are summed up for people; programs get every element."""
 
@@ -74,11 +76,12 @@ def array_in_words(array: Any) -> str:
 
 
 def readable(value: Any) -> str:
-    """A result for a person: texts as they are, arrays in words, the rest as JSON."""
+    """A result for a person at a terminal: texts line by line, arrays in words, the rest as JSON."""
     if value is None:
         return "none"
     shown = jsonable(value, whole=False)
-    return shown if isinstance(shown, str) else json.dumps(shown, indent=2, ensure_ascii=False, default=str)
+    text = shown if isinstance(shown, str) else json.dumps(shown, indent=2, ensure_ascii=False, default=str)
+    return "\n".join(clean(line) for line in text.splitlines())
 
 
 def signature(name: str, schema: Schema | None) -> str:

@@ -147,7 +147,7 @@ class StepProgress(AbstractContextManager["StepProgress"]):
             case Progressed(text=text):
                 begun, before, _ = self._rows[address]
                 self._rows[address] = (begun, text, None)
-                line = f"{self._label(address)} {text}" if text != before else ""
+                line = f"{self._label(address)} {plain(text)}" if text != before else ""
             case Ended(outcome=outcome):
                 begun, _, _ = self._rows.get(address, (time.monotonic(), "", None))
                 self._rows[address] = (begun, outcome.message, outcome)
@@ -173,7 +173,7 @@ def said(outcome: Outcome) -> str:
     """`✔ 0.4 s`, `✗ 96.0 s: uv: no solution …`."""
     mark, _ = MARKS[outcome.result]
     seconds = f" {outcome.seconds:.1f} s" if outcome.result is not Result.SKIPPED else ""
-    return f"{mark}{seconds}{f': {outcome.message}' if outcome.message else ''}"
+    return f"{mark}{seconds}{f': {plain(outcome.message)}' if outcome.message else ''}"
 
 
 def applied(outcomes: Sequence[Outcome]) -> str:

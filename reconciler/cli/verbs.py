@@ -27,7 +27,7 @@ from reconciler.planning.approving import guarded
 from reconciler.planning.conditions import TIME_HELPS
 from reconciler.planning.declare import declare
 from reconciler.planning.rights import by_itself, is_approved
-from reconciler.planning.shown import listed
+from reconciler.planning.shown import listed, plain
 from reconciler.planning.source import CLUSTER_FILE
 from reconciler.planning.steps import Plan, PlanOptions
 from reconciler.planning.supposed import plan_since
@@ -205,9 +205,9 @@ def show_settled(apps: Iterable[Settled], screen: Screen) -> None:
     for app in apps:
         if app.verdict in (Verdict.REJECTED, Verdict.WAITING):
             word = "was rejected" if app.verdict is Verdict.REJECTED else "is not up yet"
-            screen.note(Text.assemble((f"{app.app_id} {word}: ", "bold red"), app.why))
+            screen.note(Text.assemble((f"{app.app_id} {word}: ", "bold red"), plain(app.why)))
             for line in app.log_lines[-30:]:
-                screen.note(f"    {line}")
+                screen.note(f"    {plain(line)}")
 
 
 async def looked(
@@ -255,7 +255,7 @@ async def _carry_out(world: World, seen: Look, wishes: Wishes, screen: Screen, *
     if waited:
         show_settled(waited.apps.values(), screen)
         for line in waited.left:
-            screen.note(f"not done: {line}")
+            screen.note(f"not done: {plain(line)}")
     if lines:
         lines.settled(waited.apps.values() if waited else ())
         lines.summary((waited or done).outcomes, complete=complete, exit_code=code)

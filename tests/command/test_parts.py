@@ -105,6 +105,12 @@ def test_a_result_for_people() -> None:
     assert (readable("pong"), readable(None), readable(b"abc"), readable(3)) == ("pong", "none", "<3 bytes>", "3")
 
 
+def test_what_an_app_answers_cannot_drive_the_terminal() -> None:
+    """Caught: a text was printed as it came; it could set the title and the clipboard, and clear the screen."""
+    assert readable("ok \x1b]0;owned\x07\x1b[2J\nline two\x9b2J") == "ok \nline two�2J"
+    assert readable({"a": "\x9b2J"}) == '{\n  "a": "�2J"\n}'
+
+
 def test_a_signature_says_what_a_caller_must_and_may_give() -> None:
     properties = {
         "image": {"type": "array", "items": {"type": "number"}},

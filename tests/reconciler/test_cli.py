@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 
 from reconciler.cli.commands import app
 from reconciler.cli.place import alone
+from reconciler.cli.show import Screen
+from reconciler.cli.verbs import show_settled
 from reconciler.ports import StepFailed
+from reconciler.settle import Settled, Verdict
 from tests.fakes import FakeSecrets, FakeSource, FakeWorld, a_repository, an_app_folder
 
 CANARY = "xK9-canary-value-77"
@@ -122,6 +125,20 @@ def test_waiting_shows_the_log_lines_of_what_did_not_come_up(fake: FakeWorld, tm
     result = reconcile(fake, "apply", "--auto-approve", "--wait", "--timeout", "2", home=tmp_path)
     assert result.exit_code == 1
     assert "one was rejected: ImportError: torch" in result.stderr and "Traceback" in result.stderr
+
+
+def test_what_authors_and_builds_say_cannot_drive_a_terminal(fake: FakeWorld, tmp_path: Path) -> None:
+    """Caught: a rejection could set the terminal's title, and an index of packages could clear its screen."""
+    fake.runtime.bad["one"] = "boom \x1b]0;owned\x07"
+    fake.runtime.bad_environments["two"] = "no such \x1b[2Jpackage"
+    result = reconcile(fake, "apply", "--auto-approve", "--wait", "--timeout", "2", home=tmp_path)
+    assert "boom" in result.stderr and "package" in result.output and "\x1b" not in result.output
+
+
+def test_what_an_app_logged_cannot_drive_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show_settled([Settled("one", Verdict.REJECTED, "boom", ("  \x1b]52;c;ZXZpbA==\x07 line",))], Screen())
+    shown = capsys.readouterr().err
+    assert "]52;c;ZXZpbA==� line" in shown and "\x1b" not in shown
 
 
 def test_apply_as_json_holds_outcomes_and_report(fake: FakeWorld, tmp_path: Path) -> None:
