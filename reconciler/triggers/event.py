@@ -18,16 +18,23 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What we look at: the repository's path (`lab/apps`), and the branch or tag; None is the default branch."""
+    """What we look at: the repository's path (`lab/apps`; None for a folder, whose name says nothing of what a forge
+    calls it), and the branch or tag; None is the default branch, or what is checked out in the folder."""
 
-    path: str
+    path: str | None
     ref: str | None
 
     @classmethod
     def of(cls, url: str, ref: str | None) -> Followed:
         """From the address of the source, whatever its form: https, ssh, `git@host:lab/apps.git`, a folder."""
         split = urlsplit(url)
-        path = split.path if split.scheme else url.rpartition(":")[2]
+        user, at, rest = url.partition("/")[0].partition("@")
+        if split.scheme:
+            path = split.path
+        elif user and at and ":" in rest:
+            path = url.partition(":")[2]
+        else:
+            return cls(None, ref)
         return cls(path.strip("/").removesuffix(".git"), ref)
 
 
@@ -41,11 +48,11 @@ class Push:
 
     def concerns(self, followed: Followed) -> bool:
         """Whether it may have moved what we follow. What is not told may be it: a look too many costs little."""
-        if self.repository is not None and not _ends_with(followed.path, self.repository):
+        if followed.path is not None and self.repository and not _ends_with(followed.path, self.repository):
             return False
         if self.ref is None:
             return True
-        wanted = followed.ref or self.default_branch
+        wanted = followed.ref or (self.default_branch if followed.path is not None else None)
         return wanted is None or wanted in (
             self.ref,
             self.ref.removeprefix("refs/heads/"),

@@ -35,9 +35,11 @@ DELIVERY_HEADERS = (
     "x-github-delivery",
     "x-gitea-delivery",
     "x-forgejo-delivery",
-    "x-gitlab-event-uuid",
+    "idempotency-key",
     "x-delivery-id",
 )
+"""What names one delivery and its repetitions: GitLab's is Idempotency-Key, for all that a webhook of it sets off has
+one X-Gitlab-Event-UUID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ async def _answer(receiver: Receiver, request: Request) -> Answer:
 async def _body(request: Request) -> bytes | None:
     """None when it is too large, which is found out before it is read, or while."""
     announced = request.headers.get("content-length", "0")
-    if not announced.isdigit() or int(announced) > LARGEST_BODY:
+    if not announced.isdecimal() or int(announced) > LARGEST_BODY:
         return None
     body = bytearray()
     async for chunk in request.stream():

@@ -157,6 +157,21 @@ async def test_SW_07_a_body_too_slow_is_given_up(url: str, monkeypatch: pytest.M
     writer.close()
 
 
+async def test_SW_07_a_length_that_is_no_number_is_refused(receiver: Receiver) -> None:
+    """Hypha lets one through; a server of our own would not."""
+    answered: list[Any] = []
+
+    async def asked() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def answer(message: Any) -> None:
+        answered.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/webhook", "query_string": b"", "root_path": ""}
+    await receiving.application(receiver)({**scope, "headers": [(b"content-length", b"\xb2")]}, asked, answer)
+    assert answered[0]["status"] == 413
+
+
 @pytest.mark.parametrize(
     ("event", "headers", "expected"),
     [
@@ -186,6 +201,14 @@ def test_SW_11_a_delivery_sent_again_is_known(receiver: Receiver, wake: asyncio.
     for number in range(receiving.DELIVERIES_KEPT):
         receiver.receive(*github(x_github_delivery=str(number)))
     assert receiver.receive(*delivery).said == "looking"
+
+
+def test_SW_11_what_a_webhook_of_gitlab_set_off_is_another_delivery(receiver: Receiver, wake: asyncio.Event) -> None:
+    """A pipeline that it started pushes: GitLab tells of that push by the same event id, and by a key of its own."""
+    for key, said in (("k1", "looking"), ("k2", "looking"), ("k2", "seen before")):
+        wake.clear()
+        answer = receiver.receive(*github(x_gitlab_event_uuid="72d3162e", idempotency_key=key))
+        assert (answer.said, wake.is_set()) == (said, said == "looking")
 
 
 async def test_SW_12_a_thousand_events_are_one_wake_up(url: str, wake: asyncio.Event) -> None:
@@ -233,6 +256,10 @@ def test_SW_13_what_moved_elsewhere_is_taken_and_ignored(
         ("git@git.example:lab/apps.git", "main", True),
         ("ssh://git@git.example:22/lab/apps", None, True),
         ("/srv/git/lab/apps.git", "main", True),
+        ("/srv/checkout", "main", True),
+        ("apps", None, True),
+        ("~/odd@name:x/apps", None, True),
+        ("/srv/checkout", "other", False),
         ("https://git.example/lab/apps", "v1", False),
         ("https://git.example/lab/apps", "refs/heads/main", True),
         ("https://git.example/lab/more", None, False),
