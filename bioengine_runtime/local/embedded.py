@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bioengine_runtime.local.home import Home, make_ray_temp, open_home
+from bioengine_runtime.local.home import Home, make_ray_temp, open_home, own_folder
 from bioengine_runtime.local.hypha_env import hypha_python
 from bioengine_runtime.local.hypha_server import server_url, start_hypha
 from bioengine_runtime.local.leftovers import stop_leftovers
@@ -62,9 +62,12 @@ async def embedded(home: Path, *, progress: Progress, with_worker: bool = True) 
     dies later is started again; if anything else dies, the body is cancelled and LocalError raised.
     """
     hypha_python()  # a missing environment is said before anything is started
-    place = open_home(home)
-    ensure_admin_token(place)
-    with held(place.path):
+    folder = own_folder(home)
+    with held(
+        folder
+    ):  # before anything is made in it: of two first starts one makes the secrets, and no other reads them
+        place = open_home(folder)
+        ensure_admin_token(place)
         await stop_leftovers(place)
         ports = choose_ports(("store", "hypha", "ray"), read_state(place.state_file).ports)
         ray_temp = make_ray_temp(place)

@@ -7,10 +7,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from bioengine_runtime.local.errors import LocalError
 from bioengine_runtime.local.secrets import Secrets, keep_secret, make_secrets, new_key
 
 # Every process we start carries it, and hands it to its own children: so a killed start's leftovers are found.
 HOME_MARKER = "BIOENGINE_HOME_ID"
+
+# In a new home before its `id`: the lock of who makes it, and what the reconciler keeps there.
+MADE_BEFORE = frozenset(("lock", ".gitignore", "secrets", "reconciler", "mirrors"))
+DRAFT_OF_ID = ".id."
 
 SHORT_PREFIX = "bioengine-"
 
@@ -62,10 +67,36 @@ class Home:
         return hashlib.sha256(f"{identity}\n{self.path}".encode()).hexdigest()[:32]
 
 
+def own_folder(path: Path) -> Path:
+    """The folder at `path`, made where it is missing, and closed to everybody else: what is in it counts on that.
+
+    Raises LocalError when it is a folder of somebody else's, or of other things, which stays as it is.
+    """
+    folder = path.expanduser().resolve()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        if not _is_home(folder):
+            raise LocalError(
+                f"{folder} is open to other users of this machine, and holds other things than a home does",
+                f"name another folder with --home, or close this one: chmod 700 {folder}",
+            )
+        try:
+            folder.chmod(0o700)
+        except PermissionError:
+            message = f"{folder} is open to other users of this machine, and belongs to one of them"
+            raise LocalError(message, "name another folder with --home") from None
+    return folder
+
+
+def _is_home(folder: Path) -> bool:
+    """Whether there is nothing else in it, or it was one before."""
+    names = {entry.name for entry in folder.iterdir()}
+    return "id" in names or all(name in MADE_BEFORE or name.startswith(DRAFT_OF_ID) for name in names)
+
+
 def open_home(path: Path) -> Home:
-    """The home at `path`, with its folders and secrets made where they are missing."""
-    home = Home(path.expanduser().resolve())
-    home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The home at `path`, with its folders and secrets made where they are missing. Raises as `own_folder` does."""
+    home = Home(own_folder(path))
     keep_secret(home.path / "id", lambda: secrets.token_hex(16))
     for folder in (home.artifact_bytes, home.hypha_cache, home.worker_folder, home.path / "logs"):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -77,13 +108,17 @@ def open_home(path: Path) -> Home:
 
 
 def make_ray_temp(home: Home) -> Path:
-    """An empty folder for Ray's session: in the home, or under a short name elsewhere when the home's path is long."""
-    inside = home.path / "ray"
-    shutil.rmtree(inside, ignore_errors=True)
-    if len(str(inside).encode()) > LONGEST_RAY_TEMP:
-        # Ray opens its own folder to everybody; the one around it is closed.
-        inside = Path(tempfile.mkdtemp(prefix=SHORT_PREFIX, dir="/tmp")) / "r"
-    inside.mkdir(mode=0o700)
+    """An empty folder for Ray's session: in the home, or under a short name elsewhere when the home's path is long.
+
+    Ray opens its own folder to everybody; the one around it is closed.
+    """
+    around = home.path / "ray"
+    shutil.rmtree(around, ignore_errors=True)
+    if len(str(around / "r").encode()) > LONGEST_RAY_TEMP:
+        around = Path(tempfile.mkdtemp(prefix=SHORT_PREFIX, dir="/tmp"))
+    inside = around / "r"
+    inside.mkdir(mode=0o700, parents=True)
+    around.chmod(0o700)
     return inside
 
 

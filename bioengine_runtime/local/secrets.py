@@ -67,14 +67,17 @@ def keep_secret(path: Path, make: Callable[[], str]) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace the file's content as a whole, readable by the owner only from its first byte."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    """Replace the file's content as a whole, readable by the owner only from its first byte. Two who write at once do
+    not meet: the later one's is what stays."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def new_key() -> str:
