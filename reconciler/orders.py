@@ -18,7 +18,7 @@ from reconciler.planning.approving import says_something, shown
 from reconciler.planning.declare import declare
 from reconciler.planning.memory import Entry, Order, OrderKind, Remembered
 from reconciler.planning.pins import holds, pins
-from reconciler.planning.shown import plain
+from reconciler.planning.shown import at, plain
 from reconciler.ports import Lease, Memory, World
 from reconciler.reconcile import Look
 
@@ -55,6 +55,7 @@ class Orders:
     async def give(self, order: Order) -> None:
         """Keep it, in the place of an earlier one of its kind for the same subject. Raises ReconcilerError."""
         memory, lease, seen = self._kept()
+        _refuse_senseless(order, self._clock())
         match order.kind:
             case OrderKind.PIN:
                 whole = await self._whole(order, memory, seen)
@@ -139,6 +140,28 @@ class Orders:
 
 WORDS = {OrderKind.SUSPEND: "suspend", OrderKind.PIN: "rollback", OrderKind.APPROVE: "approve"}
 """As people say them."""
+
+
+def _refuse_senseless(order: Order, now: float) -> None:
+    """Before it takes the place of one that makes sense."""
+    if order.until is not None and order.until <= now:
+        raise NotOrdered(f"until: {at(order.until)} is in the past", hint="Name a later moment, or none.")
+    if order.kind is OrderKind.SUSPEND and not order.reason:
+        raise NotOrdered("reason: it is empty, and shown wherever the app is", hint="Say why: --reason")
+    if len(order.reason) > TEXT_LIMIT:
+        said = f"reason: it has {len(order.reason):,} characters, and {TEXT_LIMIT} are kept"
+        raise NotOrdered(said, hint="Say it in fewer words, or name a page that says more.")
+    if not _is_text(order.reason):
+        raise NotOrdered("reason: it is no UTF-8, so it can be neither kept nor shown", hint="Type it anew.")
+
+
+def _is_text(text: str) -> bool:
+    """Bytes of another encoding reach us from a shell as halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_shown(approval: Order, seen: Look) -> Order:

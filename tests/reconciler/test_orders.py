@@ -382,6 +382,24 @@ def test_orders_that_have_ended_are_cleared_away_with_the_next_one(lab: Lab) -> 
     assert lab.memory.remembered.orders[-1].subject == "one"
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("suspend", "one", "--reason", "x", "--until", "2020-01-01"), "is in the past"),
+        (("suspend", "one", "--reason", ""), "reason: it is empty"),
+        (("suspend", "one", "--reason", "x" * 501), "501 characters, and 500 are kept"),
+        (("rollback", "one", "--reason", "x" * 501), "501 characters, and 500 are kept"),
+        (("suspend", "one", "--reason", "caf\udce9"), "is no UTF-8"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_what_was_ordered_stays(lab: Lab, words: tuple[str, ...], why: str) -> None:
+    lab.run("suspend", "one", "--reason", "long measurement")
+    kept = lab.memory.remembered.orders
+    result = lab.run(*words)
+    assert result.exit_code == 1 and why in result.stderr
+    assert lab.memory.remembered.orders == kept and len(kept) == 1
+
+
 def test_approving_a_plan_that_has_nothing_in_it_is_refused(lab: Lab) -> None:
     made = json.loads(lab.run("plan", "-o", "json").stdout)
     result = lab.run("approve", made["id"])

@@ -385,12 +385,6 @@ async def test_an_app_is_suspended_until_then_and_resumed(methods: Mapping[str, 
         await methods["resume"]("one", context=ANN)
 
 
-async def test_a_suspension_that_is_over_already_is_refused(methods: Mapping[str, Any], orders: FakeOrders) -> None:
-    with pytest.raises(Exception, match="past"):
-        await methods["suspend"]("one", "late", "1970-01-01T00:10:00+00:00", context=ANN)
-    assert not orders.given
-
-
 async def test_an_app_goes_back_to_a_commit_or_to_the_last_good_one(
     methods: Mapping[str, Any], orders: FakeOrders
 ) -> None:
