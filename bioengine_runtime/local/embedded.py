@@ -63,9 +63,7 @@ async def embedded(home: Path, *, progress: Progress, with_worker: bool = True) 
     """
     hypha_python()  # a missing environment is said before anything is started
     folder = own_folder(home)
-    with held(
-        folder
-    ):  # before anything is made in it: of two first starts one makes the secrets, and no other reads them
+    with held(folder):  # before anything is made in it: of two first starts one alone makes the secrets
         place = open_home(folder)
         ensure_admin_token(place)
         await stop_leftovers(place)

@@ -7,6 +7,7 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -50,9 +51,10 @@ def test_an_open_folder_of_other_things_is_refused_and_left_as_it_is(opened: Pat
     assert mode(opened) == 0o755 and [path.name for path in opened.iterdir()] == ["thesis.tex"]
 
 
-def test_around_what_ray_opens_to_everybody_there_is_a_closed_folder(tmp_path: Path) -> None:
-    short, long = open_home(tmp_path / "home"), open_home(tmp_path / ("x" * 100))
-    for home in (short, long):
+@pytest.mark.parametrize("name", ["home", "x" * 100])
+def test_around_what_ray_opens_to_everybody_there_is_a_closed_folder(name: str) -> None:
+    with TemporaryDirectory(dir="/tmp") as short:
+        home = open_home(Path(short) / name)
         temp = make_ray_temp(home)
         assert mode(temp.parent) == 0o700 and temp.parent != home.path
         temp.rmdir()
@@ -72,7 +74,7 @@ async def test_who_does_not_have_the_home_makes_nothing_in_it(tmp_path: Path, mo
 def test_two_who_write_a_file_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsync: Callable[[int], None] = os.fsync
 
-    def the_other_comes_first(number: int) -> None:
+    def the_other_comes_first(_: int) -> None:
         monkeypatch.setattr(os, "fsync", fsync)
         other = threading.Thread(target=write_private, args=(tmp_path / "token", "theirs"))
         other.start()
