@@ -65,10 +65,12 @@ async def run(
     grace_s: float = 10.0,
     woken: Callable[[], None] = lambda: None,
     moment: Callable[[Pass], float | None] = lambda _: None,
+    waits: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Passes until `stop` is set; `wake` brings the next one forward, and `woken` is told. A pass in flight then gets
     `grace_s` to finish before it is cut off, which it can stand anywhere. `moment`: seconds until something that is
-    known to come. Raises HeldElsewhere: there is another one, and it goes on."""
+    known to come; `waits` is told for how many seconds it rests. Raises HeldElsewhere: there is another one, and it
+    goes on."""
     pace = Pace(interval_s or 30.0)
     while not stop.is_set():
         if wake.is_set():
@@ -93,6 +95,7 @@ async def run(
             pace = replace(pace, interval_s=interval_s)
         seconds = pace.seconds() * (1 + random.uniform(-JITTER, JITTER))
         log.debug("event=wait seconds=%.1f", seconds)
+        waits(seconds)
         await _first(stop, wake, seconds)
 
 

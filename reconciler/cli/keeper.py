@@ -70,6 +70,7 @@ class Keeper:
                 interval_s=self.interval_s,
                 woken=self._source.again,
                 moment=self._moment,
+                waits=self.metrics.waits,
             )
         finally:
             watching.cancel()

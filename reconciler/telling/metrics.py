@@ -33,7 +33,7 @@ from reconciler.reconcile import Pass
 from reconciler.serving import serving
 
 STUCK_AFTER_S = 3600.0
-"""Six times the longest back-off: a loop that ended no pass for so long will not."""
+"""Seconds; six times the longest back-off. A loop that ended no pass so long after one was due will not."""
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 
@@ -67,11 +67,13 @@ class Metrics:
         self._last_pass = Gauge(
             "reconcile_last_pass_timestamp_seconds", "When a pass last ended, however.", registry=mine
         )
+        self._next_pass = Gauge("reconcile_next_pass_timestamp_seconds", "When the next pass is due.", registry=mine)
         self._lease = Gauge("reconcile_lease_held", "1 while this reconciler has the right to write.", registry=mine)
         self._deliveries = Counter("reconcile_webhook_deliveries", "Webhooks that came in.", ["code"], registry=mine)
         self._notified = Counter(
             "reconcile_notifications", "Notifications on their way out.", ["to", "result"], registry=mine
         )
+        self._set_due(self._last_end)
         build = Gauge("reconcile_build_info", "1, with our version.", ["version"], registry=mine)
         build.labels(version("bioengine-gitops")).set(1)
         for remedy in Remedy:
@@ -116,9 +118,14 @@ class Metrics:
         """A notification arrived, or was given up. `to` is `webhook` or the kind of forge."""
         self._notified.labels(to, "sent" if ok else "failed").inc()
 
+    def waits(self, seconds: float) -> None:
+        """The next pass is to begin then."""
+        self._set_due(self._clock() + seconds)
+
     @contextmanager
     def passing(self) -> Generator[Watch, None, None]:
         """Around one pass, which is to use what is yielded; counts how it ended."""
+        self._set_due(self._clock())
         watch = Watch(self._seconds)
         try:
             yield watch
@@ -132,6 +139,15 @@ class Metrics:
     def idle_s(self) -> float:
         """Seconds since a pass last ended."""
         return self._clock() - self._last_end
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop still turns: with long intervals it rests for hours, and that is no sign of death."""
+        return self._clock() - max(self._due, self._last_end) < STUCK_AFTER_S
+
+    def _set_due(self, due: float) -> None:
+        self._due = due
+        self._next_pass.set(due)
 
     def _ended(self) -> None:
         self._last_end = self._clock()
@@ -234,7 +250,7 @@ async def scraped(metrics: Metrics, host: str = "127.0.0.1", port: int = 0) -> A
 
     async def health(_: Request) -> Response:
         """Whether the loop still turns; not whether all is well, which restarting us would not mend."""
-        alive = metrics.idle_s < STUCK_AFTER_S
+        alive = metrics.alive
         return JSONResponse({"alive": alive, "idle_s": round(metrics.idle_s, 1)}, 200 if alive else 503)
 
     application = Starlette(routes=[Route("/metrics", show), Route("/healthz", health)])

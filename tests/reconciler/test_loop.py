@@ -118,6 +118,19 @@ async def test_who_wakes_it_is_told_of_before_the_pass() -> None:
     assert told == ["pass", "woken", "pass"]
 
 
+async def test_how_long_it_rests_is_told() -> None:
+    stop, rests = asyncio.Event(), list[float]()
+    fake = FakeWorld(FakeSource(a_repository("a", cluster=QUIET)))
+    await a_pass(fake)
+
+    def waits(seconds: float) -> None:
+        rests.append(seconds)
+        stop.set()
+
+    await asyncio.wait_for(run(lambda: a_pass(fake), stop=stop, wake=asyncio.Event(), waits=waits), 5)
+    assert len(rests) == 1 and 300 * 0.9 <= rests[0] <= 300 * 1.1
+
+
 async def test_a_pass_in_flight_is_cut_off_when_its_grace_is_over() -> None:
     stop, wake = asyncio.Event(), asyncio.Event()
     ended: list[str] = []

@@ -156,6 +156,11 @@ async def test_they_are_served_beside_a_sign_of_life(fake: FakeWorld) -> None:
         assert alive.status_code == 200 and alive.json()["alive"] is True
         clock.now += STUCK_AFTER_S
         assert (await client.get("/healthz")).status_code == 503
+        metrics.waits(86400.0)
+        clock.now += 86400.0 + STUCK_AFTER_S - 1
+        assert (await client.get("/healthz")).status_code == 200, "it rested as it was told to"
+        clock.now += 1
+        assert (await client.get("/healthz")).status_code == 503
         assert (await client.post("/metrics")).status_code == 405
 
 
