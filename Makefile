@@ -4,6 +4,9 @@ UV_VERSION := 0.13.8
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV := .uv/bin/uv
 
+# Else the first start of each process compiles what it imports, and Ray gives its node 30 seconds to register.
+export UV_COMPILE_BYTECODE := 1
+
 .PHONY: up test stacks parts setup lint bench clean
 
 up: setup  ## Start the embedded default and keep it as example-desired-state says; ONCE=1: one pass, then stop.
@@ -40,7 +43,7 @@ clean:  ## Everything that `make` made. What the embedded default keeps (.bioeng
 # Hypha's pins and Ray's clash: hence a second environment.
 HYPHA := bioengine_runtime/local/hypha
 .venv-hypha/.synced: $(HYPHA)/pyproject.toml $(HYPHA)/uv.lock .uv/.installed-$(UV_VERSION)
-	UV_PROJECT_ENVIRONMENT=$(CURDIR)/.venv-hypha $(UV) sync --locked --project $(HYPHA)
+	UV_PROJECT_ENVIRONMENT="$(CURDIR)/.venv-hypha" $(UV) sync --locked --project $(HYPHA)
 	touch $@
 
 .uv/.installed-$(UV_VERSION):
