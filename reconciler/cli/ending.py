@@ -24,8 +24,8 @@ def leave(
     as_json: bool = False,
     trouble: int | None = None,
 ) -> None:
-    """Run one verb to its exit code; troubles that have a name are shown by it. `as_json` is of the log; `trouble` is the
-    exit code of every trouble, where 1 says something else; None: its own."""
+    """Run one verb to its exit code; troubles that have a name are shown by it. `as_json` is of the log; `trouble` is
+    the exit code of every trouble, where 1 says something else; None: its own."""
     with _logging(screen, as_json=as_json):
         try:
             code = asyncio.run(work())

@@ -6,7 +6,7 @@ import difflib
 import json
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +26,7 @@ from reconciler.planning.agreed import aims
 from reconciler.planning.approving import guarded
 from reconciler.planning.conditions import TIME_HELPS
 from reconciler.planning.declare import declare
+from reconciler.planning.problems import Problem
 from reconciler.planning.rights import by_itself, is_approved
 from reconciler.planning.shown import listed, plain
 from reconciler.planning.source import CLUSTER_FILE
@@ -196,8 +197,21 @@ async def get(place: Place, screen: Screen, *, as_json: bool) -> int:
         screen.document({"format_version": "1.0", **{name: report[name] for name in fields}, "apps": rows})
     else:
         screen.show_unfolded(apps_table(rows))
-        screen.result(f"\n{report['revision']}  Next: {screen.typed('reconcile plan')}")
+        show_unseen(seen.plan, screen)
+        then = way_to_see(seen.plan) if seen.plan.unseen else "reconcile plan"
+        screen.result(f"\n{report['revision']}  Next: {screen.typed(then)}")
     return 0 if report["complete"] else 1
+
+
+def show_unseen(planned: Plan, screen: Screen) -> None:
+    """What got no answer, and why."""
+    for one in planned.unseen:
+        screen.note(Text.assemble(("Not seen: ", "bold yellow"), plain(f"{one.what}: {screen.typed(one.why)}")))
+
+
+def way_to_see(planned: Plan) -> str:
+    """What to type when not everything could be seen."""
+    return "reconcile up" if any("embedded" in one.why for one in planned.unseen) else "reconcile doctor"
 
 
 def show_settled(apps: Iterable[Settled], screen: Screen) -> None:
@@ -211,11 +225,18 @@ def show_settled(apps: Iterable[Settled], screen: Screen) -> None:
 
 
 async def looked(
-    world: World, options: PlanOptions, screen: Screen, *, named: Collection[str] = (), option: str = "--target "
+    world: World,
+    options: PlanOptions,
+    screen: Screen,
+    *,
+    named: Collection[str] = (),
+    option: str = "--target ",
+    shown: Sequence[Problem] = (),
 ) -> Look:
-    """What would be done, with what is wrong shown. Raises NoSuchApp for a target, or a named app, that is nowhere."""
+    """What would be done, with what is wrong shown, unless it was `shown` before. Raises NoSuchApp for a target, or a
+    named app, that is nowhere."""
     seen = await look(world, options)
-    if seen.desired.problems:
+    if seen.desired.problems and seen.desired.problems != shown:
         screen.problems(seen.desired.problems)
     known = seen.desired.apps.keys() | seen.desired.broken.keys() | seen.live.apps.keys()
     _refuse_unknown({*options.targets, *named}, known, option, "neither in git nor running")
@@ -272,8 +293,15 @@ def _say(done: Pass, waited: Waited | None, screen: Screen) -> None:
         screen.result(f"{outcome.address}  {said(outcome)}")
     for app in waited.apps.values() if waited else ():
         screen.result(f"{app.app_id}  {app.verdict.value}")
-    screen.result(applied(outcomes) if outcomes else "Nothing to do.")
-    screen.result(f"\nNext: {screen.typed('reconcile get')}")
+    planned = (waited.last if waited else done).look.plan
+    then = way_to_see(planned) if planned.unseen else "reconcile get"
+    if outcomes:
+        screen.result(applied(outcomes))
+    elif planned.unseen:
+        screen.result(f"Not seen: {listed([one.what for one in planned.unseen])}; nothing was done.")
+    else:
+        screen.result("Nothing to do.")
+    screen.result(f"\nNext: {screen.typed(then)}")
 
 
 def _save(document: Mapping[str, Any], file: Path) -> None:
@@ -331,7 +359,7 @@ def _after_plan(planned: Plan, place: Place, out: Path | None) -> str:
     if planned.since:
         return typed("reconcile plan", place) + asked
     if planned.unseen:
-        return typed("reconcile up" if any("embedded" in u.why for u in planned.unseen) else "reconcile doctor", place)
+        return typed(way_to_see(planned), place)
     if planned.empty:
         return typed("reconcile get", place)
     if planned.gate and by_itself(planned.options) and not place.worktree:

@@ -59,7 +59,7 @@ def explain(app_id: str, desired: DesiredState, live: LiveState, plan: Plan) -> 
         *([("suspended", left.message)] if left else []),
         *(("held", said) for back, said in plan.rolled_back if back == app_id),
         *([("waits", f"{plan.gate.reason}: {plain(plan.gate.message)}")] if plan.gate and step else []),
-        ("next", _next(app_id, step, held or left, ok)),
+        ("next", _next(app_id, step, held or left, live, ok=ok)),
     ]
     return Story(app_id, ok, tuple(rows))
 
@@ -145,12 +145,14 @@ def _to_come(step: Step | None, held: Held | None) -> Iterator[tuple[str, str]]:
         yield "held", f"{held.reason}: {plain(held.message)}"
 
 
-def _next(app_id: str, step: Step | None, held: Held | Suspended | None, ok: bool) -> str:
+def _next(app_id: str, step: Step | None, held: Held | Suspended | None, live: LiveState, *, ok: bool) -> str:
     if held and held.fix:
         return plain(held.fix)
     if step:
         return f"reconcile apply --target {app_id}"
-    return f"reconcile trace {app_id}" if ok else f"bioengine apps logs {app_id}"
+    if ok:
+        return f"reconcile trace {app_id}"
+    return f"bioengine apps logs {app_id}" if live.worker else "reconcile doctor"
 
 
 def _source_links(wanted: DesiredApp | None, desired: DesiredState) -> Iterator[Link]:

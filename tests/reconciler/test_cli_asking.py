@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from bioengine_runtime.contract.status import WorkerState
+from reconciler.cli import asking
 from reconciler.cli.asking import TIMED_OUT, wait
 from reconciler.cli.commands import main
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
-from reconciler.errors import SourceUnusable
+from reconciler.errors import SourceUnusable, Unreachable
 from tests.builders import a_node
 from tests.fakes import FakeSource, FakeWorld, a_repository
 from tests.reconciler.test_cli import applied, reconcile
@@ -150,6 +151,48 @@ def test_what_was_not_understood_is_no_difference_either(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == code
+
+
+@pytest.mark.parametrize("command", [("get",), ("diff",), ("plan",), ("apply", "--auto-approve")])
+def test_who_sees_nothing_is_told_why_and_what_to_look_at(
+    running: FakeWorld, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Caught: a table of `Unknown` and nothing else; and `Nothing to do.` of an apply that could not look."""
+    running.runtime.fail("observe", Unreachable("the worker: no answer", hint="Is it up?"))
+    result = reconcile(running, *command, home=tmp_path)
+    assert result.exit_code not in (0, None)
+    assert "the worker: no answer. Is it up?" in result.output
+    assert result.output.rstrip().endswith(f"reconcile doctor --home {tmp_path}")
+    assert "Nothing to do" not in result.output
+
+
+def test_an_app_that_nobody_could_see_is_not_to_be_asked_for_its_log(running: FakeWorld) -> None:
+    running.runtime.fail("observe")
+    rows = json.loads(reconcile(running, "explain", "one", "-o", "json").stdout)["rows"]
+    assert rows[-1] == {"name": "next", "text": "reconcile doctor"}
+
+
+def wait_for(running: FakeWorld, timeout_s: float) -> int:
+    return asyncio.run(wait(Place(".", world=running.world), ("two",), Screen(no_color=True), timeout_s=timeout_s))
+
+
+def test_wait_tells_the_mistakes_of_others_once(
+    running: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(asking, "LOOK_EVERY_S", 0.05)
+    files = a_repository("one", "two")
+    broken = files["apps/one/manifest.yaml"].replace("deployments:", "deploymnets:")
+    push(running, **{"apps/one/manifest.yaml": broken, "apps/two/main.py": files["apps/two/main.py"] + "# new\n"})
+    assert wait_for(running, 0.2) == TIMED_OUT
+    assert running.source.calls.count("fetch") > 1 and capsys.readouterr().err.count("1 error") == 1
+
+
+def test_wait_says_why_it_could_not_look(running: FakeWorld, capsys: pytest.CaptureFixture[str]) -> None:
+    """Caught: `Next: reconcile explain `, of no app."""
+    running.source.fail("fetch", Unreachable("the repository: no answer", hint="Is the network up?"))
+    assert wait_for(running, -1.0) == TIMED_OUT
+    said = capsys.readouterr()
+    assert "fix: Is the network up?" in said.err and said.out.rstrip().endswith("Next: reconcile doctor")
 
 
 def test_wait_ends_when_all_is_well(running: FakeWorld) -> None:
