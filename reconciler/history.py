@@ -13,7 +13,7 @@ from bioengine_runtime.contract.status import AppState
 from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Entry
 from reconciler.planning.shown import plain
-from reconciler.planning.steps import Change, Outcome, Plan, Reason, Result
+from reconciler.planning.steps import Change, DeployApp, Outcome, Plan, Reason, Result, UpdateApp
 
 DONE, FAILED, FOUND, ORDERED = "done", "failed", "found", "ordered"
 REJECTED, SUPERSEDED = "rejected", "superseded"
@@ -79,6 +79,8 @@ def _steps(plan: Plan, outcomes: Iterable[Outcome], at: float, by: str, run: str
         app_id, revision = step.app_id or "", plan.revision.id
         if outcome.result is Result.DONE:
             details: dict[str, Any] = {"why": plain(step.why, TEXT_LIMIT), "seconds": outcome.seconds}
+            if isinstance(step.verb, DeployApp | UpdateApp):  # an older commit's, when somebody rolled it back
+                revision, details["digest"] = step.verb.provenance.commit, step.verb.spec.digest()
             yield Entry(at, by, step.address, DONE, app_id, revision, run, details)
         elif outcome.result is Result.FAILED:
             details = {"message": plain(outcome.message, TEXT_LIMIT)}

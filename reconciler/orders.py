@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.errors import ReconcilerError, Remedy, Unreachable
-from reconciler.history import DONE, ORDERED, TEXT_LIMIT
+from reconciler.history import DONE, ORDERED, REJECTED, TEXT_LIMIT
 from reconciler.lease import change
 from reconciler.planning.approving import says_something, shown
 from reconciler.planning.declare import declare
@@ -72,7 +72,7 @@ class Orders:
         self._given()
         details = {"reason": whole.reason, "until": whole.until, "once": whole.once}
         if whole.kind is OrderKind.PIN:
-            details["to"] = whole.revision
+            details |= {"to": whole.revision, "away_from": seen.desired.apps[whole.subject].spec.digest()}
         await self._note(WORDS[whole.kind], whole.subject, whole.by, whole.at, details)
 
     async def take_back(self, kind: OrderKind, subject: str, by: str) -> bool:
@@ -124,18 +124,28 @@ class Orders:
         then = declare(tree, workspace=await seen.hypha.artifacts.workspace())
         if app_id not in then.apps:
             raise NotOrdered(f"{tree.revision.commit[:7]} has no valid {app_id}", hint="Name another commit: --to.")
+        if then.apps[app_id].spec.digest() == seen.asked.apps[app_id].spec.digest():
+            said = f"{tree.revision.commit[:7]} has {app_id} as git asks for it now"
+            raise NotOrdered(
+                said, hint=f"Name another commit: --to; or, to follow git again: reconcile resume {app_id}"
+            )
         before = pins(seen.asked, seen.live).get(app_id)
         digest = before.digest if before else seen.asked.apps[app_id].spec.digest()
         return replace(pin, revision=tree.revision.commit, digest=digest)
 
     async def _last_good(self, app_id: str, seen: Look, memory: Memory) -> str:
-        running = seen.live.apps.get(app_id)
-        now = running.provenance.commit if running and running.provenance else ""
-        for entry in await memory.history(LOOK_BACK, app_id):
-            worked = entry.result == DONE and entry.what.split()[0] in ("deploy", "update")
-            if worked and entry.revision not in ("", now) and "+" not in entry.revision:
+        """The commit of the newest content that was neither rejected, nor rolled away from since, nor is wanted now."""
+        entries = await memory.history(LOOK_BACK, app_id)
+        avoided = {seen.asked.apps[app_id].spec.digest(), seen.desired.apps[app_id].spec.digest()}
+        avoided |= {entry.details.get("digest", "") for entry in entries if entry.result == REJECTED}
+        for entry in entries:
+            word, digest = entry.what.split()[0], entry.details.get("digest")
+            if entry.result == ORDERED and word == WORDS[OrderKind.PIN]:
+                avoided.add(entry.details.get("away_from", ""))
+            worked = entry.result == DONE and word in ("deploy", "update")
+            if worked and digest and digest not in avoided and "+" not in entry.revision:
                 return entry.revision
-        raise NotOrdered(f"no earlier commit of {app_id} is remembered", hint="Name one: --to COMMIT.")
+        raise NotOrdered(f"no earlier good commit of {app_id} is remembered", hint="Name one: --to COMMIT.")
 
 
 WORDS = {OrderKind.SUSPEND: "suspend", OrderKind.PIN: "rollback", OrderKind.APPROVE: "approve"}

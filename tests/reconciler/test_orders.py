@@ -137,6 +137,42 @@ def test_rollback_to_a_commit_that_never_had_the_app_is_refused(lab: Lab) -> Non
     assert result.exit_code == 1 and "has no valid one" in result.stderr and lab.version == before
 
 
+def test_rollback_passes_over_what_was_rejected(lab: Lab) -> None:
+    first = lab.version
+    lab.fake.runtime.bad["one"] = "it raised in __init__"
+    bad = lab.push("second")
+    lab.run("apply", "--auto-approve")
+    good = lab.fake.runtime.apps["one"].provenance
+    assert lab.run("rollback", "one").exit_code == 0
+    assert good and lab.version == first and lab.memory.remembered.orders[0].revision == good.commit != bad
+    lab.fake.runtime.bad.clear()
+    lab.push("third")
+    assert lab.run("rollback", "one").exit_code == 0 and lab.version == first
+
+
+def test_rollback_does_not_go_to_what_was_rolled_away_from(lab: Lab) -> None:
+    first = lab.version
+    lab.push("second")
+    lab.run("rollback", "one")
+    lab.push("third")
+    third = lab.version
+    lab.run("rollback", "one")
+    assert lab.version == first
+    refused = lab.run("rollback", "one")
+    assert refused.exit_code == 1 and "no earlier good commit" in refused.stderr and lab.version == first
+    lab.run("resume", "one")
+    lab.run("apply", "--auto-approve")
+    lab.push("fourth")
+    assert lab.run("rollback", "one").exit_code == 0
+    assert lab.version == third, "resumed, it was good again"
+
+
+def test_rollback_to_what_git_asks_for_anyway_is_refused(lab: Lab) -> None:
+    lab.push("second")
+    result = lab.run("rollback", "one", "--to", lab.fake.source.head)
+    assert result.exit_code == 1 and "as git asks for it" in result.stderr and not lab.memory.remembered.orders
+
+
 def test_rollback_without_a_history_asks_for_the_commit(lab: Lab) -> None:
     lab.memory.entries.clear()
     result = lab.run("rollback", "one")
