@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import difflib
-import io
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 from rich.text import Text
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bioengine_runtime.contract.cluster import AppInstance, ClusterSpec
+from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.status import PERSON, AppState
 from reconciler.cli.place import Place, opened
 from reconciler.cli.show import Screen
+from reconciler.cli.yaml_kept import KeptYaml, unmistakable
 from reconciler.errors import ReconcilerError, Remedy
 from reconciler.planning.adopting import entry_of
-from reconciler.planning.declare import declare
+from reconciler.planning.declare import declare, parse_cluster
+from reconciler.planning.overlay import Beside
+from reconciler.planning.variables import escaped
 
 
 class NotAdopted(ReconcilerError):
@@ -34,34 +35,41 @@ async def adopt(place: Place, app_ids: Collection[str], screen: Screen, *, all_o
     file = Path(place.repository) / place.path / place.cluster
     if not file.parent.is_dir():
         raise NotAdopted(f"{file.parent} is no folder here", hint="Clone the repository, and name the clone.")
+    before = _text(file)
     async with opened(place, writes=False) as world:
         screen.masked = world.secrets.masked
-        cluster = declare(await world.source.fetch()).cluster if file.exists() else _first(place, file.parent)
+        cluster = _first(place, file.parent) if before is None else declare(await world.source.fetch()).cluster
         state = await world.hypha(cluster).runtime.observe()
-    before = file.read_text(encoding="utf-8") if file.exists() else None
-    document = cluster.model_dump(mode="json", exclude_unset=True) if before is None else _read(before, file)
+    kept = KeptYaml("") if before is None else _read(before, file)
+    if before is None:
+        kept.content = unmistakable(cluster.model_dump(mode="json", exclude_unset=True))
     running = {app.app_id: app for app in state.apps if app.status != "DELETING"}
     # What is written and not committed yet is somebody's work, too.
-    named = cluster.apps.keys() | _apps(document).keys()
+    named = cluster.apps.keys() | _apps(kept.content).keys()
     chosen = _chosen(running, named, app_ids, file.name, all_of_them=all_of_them)
     if not chosen:
         screen.result(f"Nothing to adopt: every app that a person deployed is in {file.name}.")
         return 0
-    variables = _add(document, chosen)
-    out = io.StringIO()
-    _yaml().dump(document, out)
-    after = out.getvalue()
-    file.write_text(after, encoding="utf-8")
+    entries = {app.app_id: entry_of(app) for app in chosen}
+    _add(kept, {app_id: entry for app_id, (entry, _) in entries.items()}, file)
+    after = kept.text
+    _write(file, after)
     lines = (before or "").splitlines(), after.splitlines()
     for line in difflib.unified_diff(*lines, "before", str(file), lineterm="", n=1):
         screen.result(Text(line, style="green" if line.startswith("+") else ""))
-    for name in variables:
+    for name in (name for _, names in entries.values() for name in names):
         screen.result(f"{name}: set this variable for the reconciler; the value of a running app is told to nobody.")
-    adopted = ", ".join(app.app_id for app in chosen)
-    git = "git" if file.parent == Path() else f"git -C {shlex.quote(str(file.parent))}"
-    commit = f"{git} add {file.name} && {git} commit -m 'Adopt {adopted}'"
-    screen.result(f"\nNext: {commit} && {screen.typed('reconcile plan')}")
+    screen.result(f"\nNext: {_commit(file, chosen)} && {screen.typed('reconcile plan')}")
     return 0
+
+
+def _commit(file: Path, adopted: Sequence[AppState]) -> str:
+    """What to type to have it in git, also where there is no repository yet."""
+    git = "git" if file.parent == Path() else f"git -C {shlex.quote(str(file.parent))}"
+    folders = (file.parent.resolve(), *file.parent.resolve().parents)
+    new = "" if any((folder / ".git").exists() for folder in folders) else f"{git} init && "
+    names = ", ".join(app.app_id for app in adopted)
+    return f"{new}{git} add {shlex.quote(file.name)} && {git} commit -m 'Adopt {names}'"
 
 
 def _first(place: Place, folder: Path) -> ClusterSpec:
@@ -77,17 +85,35 @@ def _first(place: Place, folder: Path) -> ClusterSpec:
         raise NotAdopted(f"what --server-url says cannot stand in {place.cluster}", hint=hint) from None
 
 
-def _read(text: str, file: Path) -> dict[str, Any]:
-    """As it is now, which need not be as it was committed."""
+def _text(file: Path) -> str | None:
+    """As it is now, which need not be as it was committed; None: there is none."""
+    if file.is_symlink():
+        raise NotAdopted(f"{file} is a link, and git keeps only where it leads", hint="Put the file in its place.")
     try:
-        document: Any = _yaml().load(text)
+        return file.read_bytes().decode() if file.exists() else None
+    except OSError as error:
+        raise NotAdopted(f"{file} cannot be read: {error.strerror}", hint="Make it a file that can be read.") from None
+    except UnicodeDecodeError:
+        raise NotAdopted(f"{file} is not UTF-8", hint="Save it as UTF-8.") from None
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_bytes(text.encode())
+    except OSError as error:
+        raise NotAdopted(f"{file} cannot be written: {error.strerror}", hint="Make it writable for you.") from None
+
+
+def _read(text: str, file: Path) -> KeptYaml:
+    try:
+        kept = KeptYaml(text)
     except YAMLError:
-        document = None
-    if not isinstance(document, dict) or not isinstance(_apps(document), dict):
+        kept = None
+    if kept is None or not isinstance(kept.content, dict) or not isinstance(_apps(kept.content), dict):
         raise NotAdopted(
             f"{file} is no cluster's file", hint="See what is wrong with it: reconcile validate --worktree"
         )
-    return cast("dict[str, Any]", document)
+    return kept
 
 
 def _apps(document: Any) -> Any:
@@ -123,23 +149,18 @@ def _why_not(app: AppState, named: Collection[str], file: str) -> str:
     return ""
 
 
-def _add(document: dict[str, Any], apps: list[AppState]) -> list[str]:
-    """Put these apps into it; the variables for their secrets."""
-    if document.get("apps") is None:
-        document["apps"] = {}
-    variables: list[str] = []
-    for app in apps:
-        entry, names = entry_of(app)
-        AppInstance.model_validate(entry)  # what we write must be what we read
-        document["apps"][app.app_id] = entry
-        variables += names
-    return variables
-
-
-def _yaml() -> Any:
-    """Keeps comments and order."""
-    yaml: Any = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    return yaml
+def _add(kept: KeptYaml, entries: Mapping[str, dict[str, Any]], file: Path) -> None:
+    """Put these apps into it. Raises NotAdopted for what would not be read as it is."""
+    if kept.content.get("apps") is None:
+        kept.content["apps"] = {}
+    for app_id, entry in entries.items():
+        kept.content["apps"][app_id] = unmistakable(escaped(entry))
+    beside = {path.name: path for path in file.parent.glob("*.yaml") if path.is_file()}
+    others = Beside({name: name for name in beside}, lambda name: beside[name].read_bytes())
+    _, document, faults = parse_cluster(kept.text.encode(errors="replace"), file.name, others)
+    for fault in faults:
+        where = f"{file}, as it would be, in line {fault.line}"
+        raise NotAdopted(f"{where}: {fault.message}", hint=fault.fix or "Write the app by hand.")
+    for app_id, entry in entries.items():
+        if document.value["apps"][app_id] != entry:
+            raise NotAdopted(f"{app_id} runs with what no YAML file can say", hint="Write the app by hand.")

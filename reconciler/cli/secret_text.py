@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,18 +9,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from bioengine_runtime.contract.base import SecretFromAge
+from reconciler.cli.yaml_kept import KeptYaml
 from reconciler.errors import ReconcilerError, Remedy
 from reconciler.planning.explain import did_you_mean
 from reconciler.planning.overlay import EXTENDS, is_secret
 from reconciler.planning.yaml_text import Document, read_yaml
-
-_LAYOUTS = ((2, 2, 0), (2, 4, 2))
-"""(mapping, sequence, offset): the two ways in which people indent lists."""
 
 
 class NotThere(ReconcilerError):
@@ -93,14 +89,14 @@ class SecretText:
     def having(self, spot: Spot, armored: str) -> str:
         """The text with this encrypted secret at the spot, whatever stood there. Raises NotThere."""
         self._check(spot)
-        yaml, content = self._parsed()
-        parent = content
+        kept = KeptYaml(self.text)
+        parent = kept.content
         for part in spot.path[:-1]:
             if not isinstance(parent.get(part), dict):
                 parent[part] = CommentedMap()
             parent = parent[part]
         parent[spot.path[-1]] = CommentedMap({"age": LiteralScalarString(armored)})
-        written = _dumped(yaml, content)
+        written = kept.text
         document = read_yaml(written.encode())
         if document.faults or SecretText(self.file, written)._at(spot.path) != armored:
             raise NotThere(f"{self.file.name} cannot take it there without harm", hint="Write it by hand.")
@@ -112,11 +108,6 @@ class SecretText:
         named = cast("dict[str, Any]", apps) if isinstance(apps, dict) else {}
         if spot.path[0] == "apps" and spot.path[1] not in named and EXTENDS not in content:
             raise NotThere(f"{self.file.name} has no app {spot.path[1]}", hint=did_you_mean(spot.path[1], named))
-
-    def _parsed(self) -> tuple[Any, Any]:
-        """With the layout in which writing it again changes nothing, if there is one."""
-        tried = [_loaded(self.text, layout) for layout in _LAYOUTS]
-        return next(((yaml, content) for yaml, content in tried if _dumped(yaml, content) == self.text), tried[0])
 
     def _document(self) -> Document:
         return read_yaml(self.text.encode())
@@ -138,16 +129,3 @@ def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     elif isinstance(value, dict) and len(path) < 5:
         for key, inner in cast("dict[str, Any]", value).items():
             yield from _paths(inner, (*path, key))
-
-
-def _loaded(text: str, layout: tuple[int, int, int]) -> tuple[Any, Any]:
-    yaml: Any = YAML()
-    yaml.preserve_quotes, yaml.width, yaml.allow_unicode = True, 2**20, True
-    yaml.indent(*layout)
-    return yaml, yaml.load(text)
-
-
-def _dumped(yaml: Any, content: Any) -> str:
-    written = io.StringIO()
-    yaml.dump(content, written)
-    return written.getvalue()

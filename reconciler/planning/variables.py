@@ -34,6 +34,15 @@ def with_variables(document: Document) -> Document:
     return replace(document, value=value, faults=(*document.faults, *one.faults))
 
 
+def escaped(value: Any) -> Any:
+    """The value as it must be written to be read as it is: nothing in it begins a variable."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, dict):
+        return {key: escaped(item) for key, item in cast("dict[str, Any]", value).items()}
+    return [escaped(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
+
+
 @dataclass(slots=True)
 class _Expansion:
     document: Document

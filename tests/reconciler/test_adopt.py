@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from bioengine_runtime.contract.app import AppSpec, Autoscaling, Rollout
 from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.status import AppState, Provenance
+from reconciler.planning.declare import parse_cluster
 from tests.fakes import FakeSource, FakeWorld, a_repository
 from tests.reconciler.test_cli import reconcile
 
@@ -72,6 +74,82 @@ def test_an_app_that_is_nobodys_stays_so_where_the_policy_lets_everybody_in(fake
     reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
     text = (clone / "cluster.yaml").read_text()
     assert ClusterSpec.model_validate(yaml.safe_load(text)).apps["segmenter"].authorized_users == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "yes",
+        "OFF",
+        "on",
+        "010",
+        "1:30",
+        "1_000",
+        "~",
+        "1e3",
+        "${HOME}/x",
+        "$${A}",
+        "*x",
+        "#",
+        " x: y",
+        "a\r\nb\n",
+        "\x07",
+    ],
+)
+def test_whatever_a_text_looks_like_it_is_read_as_it_runs(fake: FakeWorld, clone: Path, text: str) -> None:
+    """Caught: what was written was refused by our own reader, and with it the whole file."""
+    runs = {"Main": {"a": text, "b": {text: [text]}}}
+    by_hand(fake, SPEC.model_copy(update={"kwargs": runs, "env": {"*": {"A": text}}}))
+    assert reconcile(fake, "adopt", "segmenter", "--repo", str(clone)).exit_code == 0
+    cluster, _, faults = parse_cluster((clone / "cluster.yaml").read_bytes())
+    assert cluster and not faults, faults
+    entry = cluster.apps["segmenter"]
+    assert entry.kwargs == runs and entry.env["*"] == {"A": text}
+
+
+def test_what_no_file_can_say_is_not_written(fake: FakeWorld, clone: Path) -> None:
+    by_hand(fake, SPEC.model_copy(update={"kwargs": {"Main": {"a": float("inf")}}}))
+    result = reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
+    assert result.exit_code == 1 and ".inf is not a number that can be passed on" in result.stderr
+    assert (clone / "cluster.yaml").read_text() == CLUSTER
+
+
+@pytest.mark.parametrize("before", [CLUSTER.replace("\n", "\r\n"), CLUSTER + "policy:\n  approvers:\n  - anna\n"])
+def test_lines_that_were_there_stay_as_they_are(fake: FakeWorld, clone: Path, before: str) -> None:
+    """Caught: a file with the other line ends came back changed in every line."""
+    by_hand(fake)
+    (clone / "cluster.yaml").write_bytes(before.encode())
+    assert reconcile(fake, "adopt", "segmenter", "--repo", str(clone)).exit_code == 0
+    after = (clone / "cluster.yaml").read_bytes().decode()
+    assert set(before.splitlines(keepends=True)) <= set(after.splitlines(keepends=True))
+    assert ("\r\n" in before) == ("\r\n" in after) and after.count("\r\n") in (0, after.count("\n"))
+
+
+def test_the_commit_that_is_told_works_also_in_a_new_folder(fake: FakeWorld, tmp_path: Path) -> None:
+    """Caught: it was no repository, and a name with a space was two files."""
+    by_hand(fake)
+    result = reconcile(fake, "adopt", "--all", "--repo", str(tmp_path), "--cluster", "my lab.yaml")
+    told = result.stdout.split("Next: ")[1].split(" && reconcile")[0]
+    who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    subprocess.run(told, shell=True, check=True, capture_output=True, env={**os.environ, **who})
+    listed = subprocess.run(["git", "-C", str(tmp_path), "ls-files", "-z"], check=True, capture_output=True)
+    assert listed.stdout == b"my lab.yaml\0"
+
+
+@pytest.mark.parametrize(("kind", "why"), [("latin", "is not UTF-8"), ("folder", "cannot be read"), ("link", "a link")])
+def test_a_file_that_cannot_be_changed_in_git_is_left_alone(fake: FakeWorld, clone: Path, kind: str, why: str) -> None:
+    by_hand(fake)
+    file = clone / "cluster.yaml"
+    file.rename(clone / "other.yaml")
+    if kind == "latin":
+        file.write_bytes(b"name: l\xe4b\n")
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to("other.yaml")
+    result = reconcile(fake, "adopt", "segmenter", "--repo", str(clone))
+    assert result.exit_code == 1 and why in result.stderr and "fix: " in result.stderr
+    assert (clone / "other.yaml").read_text() == CLUSTER
 
 
 def test_secrets_become_references_to_variables_that_are_named(fake: FakeWorld, clone: Path) -> None:
