@@ -16,6 +16,9 @@ from reconciler.telling.logs import json_handler, text_handler
 
 log = logging.getLogger(__name__)
 
+INTERRUPTED = 130
+"""Exit code of what a signal cut off, as shells have it."""
+
 
 def leave(
     screen: Screen,
@@ -32,8 +35,8 @@ def leave(
         except ReconcilerError as error:
             screen.error(error)
             code = trouble or error.exit_code
-        except KeyboardInterrupt:
-            code = 130
+        except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: somebody insisted on an end
+            code = INTERRUPTED
         except Exception:  # the outermost boundary: a traceback may quote a secret, and logs are masked
             log.exception("event=bug This is a mistake in reconcile itself; please report it.")
             code = trouble or 1

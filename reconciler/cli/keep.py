@@ -56,7 +56,8 @@ async def show(keeper: Keeper, front: Front, doors: Doors, place: Place, screen:
 
 
 def on_signals(stop: asyncio.Event) -> None:
-    """SIGINT and SIGTERM ask for an end; a second one insists on it."""
+    """SIGINT and SIGTERM ask for an end; a second one insists on it. A terminal that is closed asks, too, in as many
+    SIGHUPs as it likes; but not who was started with nohup."""
     running = asyncio.get_running_loop()
     task = asyncio.current_task()
 
@@ -67,3 +68,5 @@ def on_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         running.add_signal_handler(number, ask)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        running.add_signal_handler(signal.SIGHUP, stop.set)

@@ -188,7 +188,8 @@ def curl(server_url: str, token_file: Path, service_id: str, method: str) -> str
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Value]) -> Value | None:
-    """The result of the work; None when `stop` came first, and then only after the work has cleaned up behind it."""
+    """The result of the work; None when `stop` came first, and then only after the work has cleaned up behind it.
+    Raises what kept it from that."""
     working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -197,6 +198,8 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Value]) -> Valu
             return await working
         working.cancel()
         await asyncio.wait({working})
+        if not working.cancelled() and (error := working.exception()):
+            raise error
         return None
     finally:
         stopping.cancel()
