@@ -23,11 +23,13 @@ class LocalError(Exception):
 class HomeBusy(LocalError):
     """Another process runs on this home; the command line exits 75 (EX_TEMPFAIL)."""
 
-    def __init__(self, home: Path, *, pid: int, since: datetime | None, host: str) -> None:
+    def __init__(self, home: Path, *, pid: int | None, since: datetime | None, host: str) -> None:
+        who = "another process" if pid is None else f"process {pid}"
         started = f" since {since:%Y-%m-%d %H:%M:%S}" if since else ""
+        kill = "" if pid is None else f", or kill {pid}"
         super().__init__(
-            f"{home} is in use by process {pid} on {host}{started}",
-            f"stop it (Ctrl-C in its terminal, or kill {pid}), or choose another folder with --home",
+            f"{home} is in use by {who} on {host}{started}",
+            f"stop it (Ctrl-C in its terminal{kill}), or choose another folder with --home",
         )
         self.home = home
         self.pid = pid

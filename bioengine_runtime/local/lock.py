@@ -46,4 +46,4 @@ def _busy(home: Path, file: TextIO) -> HomeBusy:
         return HomeBusy(home, pid=int(holder["pid"]), since=since, host=str(holder["host"]))
     except (ValueError, KeyError):
         # The holder took the lock a moment ago and has not said its name yet.
-        return HomeBusy(home, pid=0, since=None, host=socket.gethostname())
+        return HomeBusy(home, pid=None, since=None, host=socket.gethostname())

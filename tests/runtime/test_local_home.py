@@ -84,3 +84,12 @@ def test_two_who_write_a_file_at_once_do_not_meet(tmp_path: Path, monkeypatch: p
     write_private(tmp_path / "token", "ours")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("token", "ours")]
     assert mode(tmp_path / "token") == 0o600
+
+
+def test_who_has_just_taken_a_home_is_not_called_by_a_number(tmp_path: Path) -> None:
+    with held(tmp_path):
+        (tmp_path / "lock").write_text("")  # as between taking it and saying who
+        with pytest.raises(HomeBusy) as refused, held(tmp_path):
+            pass
+    assert "in use by another process on" in refused.value.message
+    assert "kill" not in str(refused.value)
