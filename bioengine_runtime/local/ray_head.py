@@ -33,6 +33,7 @@ async def start_ray(home: Home, running: Running, *, port: int, temp: Path) -> N
     except LocalError:
         # Ray gives a node 30 seconds to register and has no setting for it; on a busy machine that can be too short.
         await running.stop("ray", grace_seconds=STOP_SECONDS)
+        _said_so(temp).unlink(missing_ok=True)  # it may have died right after saying that it had started
         await _start_once(home, running, port=port, temp=temp)
 
 
@@ -63,5 +64,9 @@ def ray_address(port: int) -> str:
 
 
 async def _has_started(temp: Path) -> bool:
+    return _said_so(temp).exists()
+
+
+def _said_so(temp: Path) -> Path:
     """`ray start` writes this file as its last act, when every process of the node is up."""
-    return (temp / "ray_current_cluster").exists()
+    return temp / "ray_current_cluster"

@@ -10,7 +10,7 @@ import pytest
 from bioengine_runtime.local.errors import LocalError
 from bioengine_runtime.local.home import open_home
 from bioengine_runtime.local.process import Child, running
-from bioengine_runtime.local.ray_head import start_ray
+from bioengine_runtime.local.ray_head import ray_program, start_ray
 from bioengine_runtime.local.running import Running
 from bioengine_runtime.local.state import State
 
@@ -48,3 +48,21 @@ async def test_a_head_that_fails_twice_says_what_ray_said(tmp_path: Path) -> Non
     with pytest.raises(LocalError, match="exit code 3") as refused:
         await start_ray(open_home(tmp_path / "home"), scripted, port=1, temp=tmp_path)
     assert "no room" in str(refused.value) + refused.value.hint
+
+
+async def test_what_a_first_try_said_before_it_died_is_not_taken_for_the_second(tmp_path: Path) -> None:
+    class HadSaidSo(Scripted):
+        async def stop(self, what: str, *, grace_seconds: float) -> None:
+            await super().stop(what, grace_seconds=grace_seconds)
+            (tmp_path / "ray_current_cluster").touch()
+
+    scripted = HadSaidSo(tmp_path / "home", tmp_path, FAILS, "sleep 0.3; exit 3")
+    with pytest.raises(LocalError, match="exit code 3"):
+        await start_ray(open_home(tmp_path / "home"), scripted, port=1, temp=tmp_path)
+
+
+def test_a_python_that_ray_cannot_start_is_refused_before_it_is_tried(tmp_path: Path) -> None:
+    assert ray_program(str(tmp_path / "bin" / "python")) == tmp_path / "bin" / "ray"
+    with pytest.raises(LocalError, match="a space in it") as refused:
+        ray_program(str(tmp_path / "my apps" / "bin" / "python"))
+    assert "without any" in refused.value.hint
