@@ -107,9 +107,10 @@ def _write(file: Path, text: str) -> None:
 def _read(text: str, file: Path) -> KeptYaml:
     try:
         kept = KeptYaml(text)
+        content: object = kept.content
     except YAMLError:
-        kept = None
-    if kept is None or not isinstance(kept.content, dict) or not isinstance(_apps(kept.content), dict):
+        kept = content = None
+    if kept is None or not isinstance(content, dict) or not isinstance(_apps(content), dict):
         raise NotAdopted(
             f"{file} is no cluster's file", hint="See what is wrong with it: reconcile validate --worktree"
         )
