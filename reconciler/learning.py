@@ -1,4 +1,4 @@
-"""How long deployments take, learned from those that came up."""
+"""What a pass learns: how long deployments take, which apps are gone, and which pins are over."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
-from reconciler.planning.memory import Remembered
+from reconciler.planning.memory import Order, OrderKind, Remembered
+from reconciler.planning.pins import is_over
 from reconciler.planning.steps import Outcome, Plan, Result, StopApp
 
 KEPT = 5
@@ -27,13 +29,26 @@ def came_up(before: Mapping[str, Any], live: LiveState) -> Mapping[str, float]:
     return {app_id: round(seconds, 1) for app_id, seconds in took.items() if 0 < seconds < LONGEST_S}
 
 
-def stopped(outcomes: Iterable[Outcome], plan: Plan) -> frozenset[str]:
-    """Apps that were stopped because git no longer names them: should it name them again, they are new."""
+def gone(outcomes: Iterable[Outcome], plan: Plan, asked: DesiredState, live: LiveState) -> frozenset[str]:
+    """Apps that git no longer names and that we stopped, or that are there no more: should git name them again, they
+    are new."""
     done = {outcome.address for outcome in outcomes if outcome.result is Result.DONE}
-    return frozenset(step.verb.app_id for step in plan.steps if isinstance(step.verb, StopApp) and step.address in done)
+    ours = {step.verb.app_id for step in plan.steps if isinstance(step.verb, StopApp) and step.address in done}
+    known = live.remembered.seconds.keys() if live.remembered and live.complete else frozenset[str]()
+    there = asked.apps.keys() | asked.broken.keys() | live.apps.keys() | live.unknown.keys()
+    return frozenset(ours | (known - there))
 
 
-def with_seconds(remembered: Remembered, took: Mapping[str, float], gone: Collection[str] = ()) -> Remembered:
-    """The newest of each app, newest last; nothing of those that are gone."""
+def over(asked: DesiredState, live: LiveState) -> frozenset[Order]:
+    """Pins that have ended, since git asks for something else."""
+    orders = live.remembered.orders if live.remembered else ()
+    return frozenset(order for order in orders if order.kind is OrderKind.PIN and is_over(order, asked, live))
+
+
+def learned(
+    remembered: Remembered, took: Mapping[str, float], gone: Collection[str], over: Collection[Order]
+) -> Remembered:
+    """The newest seconds of each app, newest last; nothing of those that are gone; and no pins that are over."""
     known = {app_id: seconds for app_id, seconds in remembered.seconds.items() if app_id not in gone}
-    return replace(remembered, seconds={**known, **{app: (*known.get(app, ()), s)[-KEPT:] for app, s in took.items()}})
+    seconds = {**known, **{app: (*known.get(app, ()), s)[-KEPT:] for app, s in took.items()}}
+    return replace(remembered, seconds=seconds, orders=tuple(one for one in remembered.orders if one not in over))

@@ -1,6 +1,7 @@
 """Orders: what people want besides what stands in git. Kept on Hypha, by whoever has the lease.
 
-Law: each is noted in the history, and one that has ended is kept no longer than until the next one.
+Law: each is noted in the history, and one that has ended is kept no longer than until the next one; a pin, no longer
+than until a pass has seen that it is over.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from reconciler.lease import change
 from reconciler.planning.approving import says_something, shown
 from reconciler.planning.declare import declare
 from reconciler.planning.memory import Entry, Order, OrderKind, Remembered
-from reconciler.planning.pins import holds, pins
+from reconciler.planning.pins import is_over, pins
 from reconciler.planning.shown import at, plain
 from reconciler.ports import Lease, Memory, World
 from reconciler.reconcile import Look
@@ -190,8 +191,7 @@ def _as_shown(approval: Order, seen: Look) -> Order:
 def _lasts(order: Order, seen: Look, now: float) -> bool:
     """Whether it still says something: a pin until git asks for something else, the others until they end."""
     if order.kind is OrderKind.PIN:
-        # What git asks for has the name of the workspace in it, so who saw nothing there cannot tell.
-        return not seen.live.complete or holds(order, seen.asked) or order.subject in seen.asked.broken
+        return not is_over(order, seen.asked, seen.live)
     return order.until is None or order.until > now
 
 

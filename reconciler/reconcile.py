@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from reconciler import learning
 from reconciler.apply import PATIENCE_S, Means, Tell, apply, manifests_of
 from reconciler.brake import Brake
 from reconciler.errors import KeptElsewhere, ReconcilerError, Unreachable
 from reconciler.history import entries_of
-from reconciler.learning import came_up, stopped, with_seconds
 from reconciler.lease import change
 from reconciler.mask import masked_live
 from reconciler.observe import observe
@@ -202,13 +202,14 @@ async def _published(world: World, done: Pass) -> Pass:
 
 async def _learn(world: World, done: Pass, before: Said | None) -> None:
     seen = done.look
-    took = came_up(before.report if before else {}, seen.live)
-    gone = stopped(done.outcomes, seen.plan)
-    if (took or gone) and world.lease and seen.hypha.memory:
+    took = learning.came_up(before.report if before else {}, seen.live)
+    gone = learning.gone(done.outcomes, seen.plan, seen.asked, seen.live)
+    over = learning.over(seen.asked, seen.live)
+    if (took or gone or over) and world.lease and seen.hypha.memory:
         try:
-            await change(seen.hypha.memory, world.lease, lambda remembered: with_seconds(remembered, took, gone))
-        except ReconcilerError as error:  # it is nice to know, and no more
-            log.warning("event=not_remembered what=seconds why=%s", error)
+            await change(seen.hypha.memory, world.lease, lambda now: learning.learned(now, took, gone, over))
+        except ReconcilerError as error:  # the next pass learns it, too
+            log.warning("event=not_remembered what=learned why=%s", error)
 
 
 async def _note(world: World, done: Pass, *, by: str, superseded_by: str) -> None:

@@ -22,6 +22,12 @@ def holds(pin: Order, desired: DesiredState) -> bool:
     return wanted is not None and wanted.spec.digest() == pin.digest
 
 
+def is_over(pin: Order, desired: DesiredState, live: LiveState) -> bool:
+    """For good: it must not hold again when git comes back to what it wanted. What git wants has the name of the
+    workspace in it, and of an app that is broken it is not known."""
+    return live.complete and pin.subject not in desired.broken and not holds(pin, desired)
+
+
 def pinned(desired: DesiredState, older: Mapping[str, DesiredState]) -> DesiredState:
     """With each app of `older` running what that state has. Where it has no such app, or a broken one, nothing
     changes."""

@@ -451,6 +451,28 @@ async def test_it_learns_how_long_an_app_takes_to_come_up() -> None:
     assert memory_of(fake).remembered.holder
 
 
+@pytest.mark.parametrize("away", [True, False])
+async def test_an_app_that_nobody_names_and_that_is_gone_is_new_when_it_is_named_again(*, away: bool) -> None:
+    """`prune` is off, so it was stopped by hand."""
+    fake = a_world("one", "two")
+    await reconcile(fake.world, NOTHING_ASKED)
+    memory_of(fake).remembered = replace(memory_of(fake).remembered, seconds={"one": (4.0,), "two": (4.0,)})
+    if away:
+        fake.source.commit(a_repository("two"))
+        del fake.runtime.apps["one"]
+        await reconcile(fake.world, NOTHING_ASKED)
+        assert memory_of(fake).remembered.seconds.keys() == {"two"}
+        fake.source.commit(a_repository("one", "two"))
+    else:
+        fake.source.commit({"apps/one/manifest.yaml": "id: [\n"})
+        await reconcile(fake.world, NOTHING_ASKED)
+        del fake.runtime.apps["one"]
+        await reconcile(fake.world, NOTHING_ASKED)
+        fake.source.commit(a_repository("one", "two"))
+    planned = (await look(fake.world, NOTHING_ASKED)).plan
+    assert [step.drift for step in planned.steps if step.address == "deploy one"] == [not away]
+
+
 async def test_what_a_human_changed_is_noted_with_who_did_it() -> None:
     fake = a_world("one")
     await reconcile(fake.world, NOTHING_ASKED)

@@ -173,6 +173,31 @@ def test_rollback_to_what_git_asks_for_anyway_is_refused(lab: Lab) -> None:
     assert result.exit_code == 1 and "as git asks for it" in result.stderr and not lab.memory.remembered.orders
 
 
+def test_a_rollback_that_is_over_does_not_come_back_with_the_content_of_then(lab: Lab) -> None:
+    lab.push("second")
+    second = lab.version
+    lab.run("rollback", "one")
+    lab.push("third")
+    assert not lab.memory.remembered.orders
+    lab.push("second")
+    assert lab.version == second
+
+
+def test_a_rollback_is_not_over_while_the_app_is_broken_or_not_all_is_seen(lab: Lab) -> None:
+    first = lab.version
+    lab.push("second")
+    lab.run("rollback", "one")
+    lab.fake.source.commit({"apps/one/manifest.yaml": "id: [\n"})
+    lab.run("apply", "--auto-approve")
+    lab.fake.source.commit(a_repository("two"))
+    lab.fake.artifacts.fail("list")
+    lab.run("apply", "--auto-approve")
+    assert lab.memory.remembered.orders and lab.version == first
+    lab.fake.artifacts.heal()
+    lab.run("apply", "--auto-approve")
+    assert not lab.memory.remembered.orders
+
+
 def test_rollback_without_a_history_asks_for_the_commit(lab: Lab) -> None:
     lab.memory.entries.clear()
     result = lab.run("rollback", "one")
