@@ -14,7 +14,7 @@ from bioengine_runtime.local.leftovers import stop_leftovers
 from bioengine_runtime.local.lock import held
 from bioengine_runtime.local.ports import choose_ports
 from bioengine_runtime.local.progress import Progress, announced
-from bioengine_runtime.local.ray_head import ray_address, ray_environment, start_ray
+from bioengine_runtime.local.ray_head import ray_address, ray_environment, ray_program, start_ray
 from bioengine_runtime.local.running import Running
 from bioengine_runtime.local.state import State, read_state, write_state
 from bioengine_runtime.local.store import start_store
@@ -61,7 +61,7 @@ async def embedded(home: Path, *, progress: Progress, with_worker: bool = True) 
     Raises HomeBusy when another process holds the home, and LocalError when something does not start. A worker that
     dies later is started again; if anything else dies, the body is cancelled and LocalError raised.
     """
-    hypha_python()  # a missing environment is said before anything is started
+    hypha_python(), ray_program()  # an environment that is missing, or of no use, is said before anything is started
     folder = own_folder(home)
     with held(folder):  # before anything is made in it: of two first starts one alone makes the secrets
         place = open_home(folder)

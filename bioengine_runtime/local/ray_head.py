@@ -26,6 +26,15 @@ def ray_environment(home: Home) -> dict[str, str]:
     }
 
 
+def ray_program(python: str = sys.executable) -> Path:
+    """The `ray` command beside `python`. Raises LocalError where Ray would never get a worker process to run."""
+    found = Path(python).parent / "ray"
+    if any(letter.isspace() for letter in str(found)):
+        hint = "Ray takes the commands of its processes apart at spaces: install this into a folder without any."
+        raise LocalError(f"{found.parent}: a path with a space in it", hint)
+    return found
+
+
 async def start_ray(home: Home, running: Running, *, port: int, temp: Path) -> None:
     """The head, with its GCS on `port` and its session under `temp`. Raises LocalError when it does not start."""
     try:
@@ -41,7 +50,7 @@ async def _start_once(home: Home, running: Running, *, port: int, temp: Path) ->
     child = await running.start(
         "ray",
         [
-            str(Path(sys.executable).parent / "ray"),
+            str(ray_program()),
             *("start", "--head", "--block", "--port", str(port)),
             *("--temp-dir", str(temp)),
             # Ports left to the kernel do not clash with another Ray on this machine.
