@@ -8,6 +8,7 @@ import json
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.text import Text
@@ -183,7 +184,7 @@ def curl(server_url: str, token_file: Path, service_id: str, method: str) -> str
     """
     workspace, _, service = service_id.split("@")[0].partition("/")
     url = f"{server_url}/{workspace}/services/{service}/{method}"
-    token = f"""printf 'header = "Authorization: Bearer %s"' "$(cat {token_file})\""""
+    token = f"""printf 'header = "Authorization: Bearer %s"' "$(cat {quote(str(token_file))})\""""
     return f"{token} | curl -s -K - -X POST -H 'Content-Type: application/json' -d '{{}}' {url}"
 
 
