@@ -148,15 +148,22 @@ def secret_names(
 def split_secrets(
     variables: Mapping[str, Mapping[str, str]], known: Mapping[str, Collection[str]]
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-    """Plain variables, and those that are secrets by their name. What status shows for a secret stands for itself."""
+    """Plain variables, and those that are secrets by their name. What status shows for a secret leaves that as it is.
+
+    Raises Invalid when there is none: to the app it would be a value like any other."""
     plain: dict[str, dict[str, str]] = {}
     secret: dict[str, dict[str, str]] = {}
     for place, values in variables.items():
         for name, value in values.items():
             is_secret = name == HYPHA_TOKEN or (name.startswith(SECRET_PREFIX) and len(name) > 1)
             plain_name = name.removeprefix(SECRET_PREFIX) if is_secret else name
-            if value == HIDDEN and plain_name in known.get(place, ()):
-                continue
+            if value == HIDDEN:
+                if plain_name in known.get(place, ()):
+                    continue
+                raise Invalid(
+                    f"application_env_vars.{place}.{name}: {HIDDEN} is how status hides a secret, and the app has none"
+                    " of this name now; give its value"
+                )
             if is_secret:
                 secret.setdefault(place, {})[plain_name] = value
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -99,7 +100,13 @@ def test_a_secret_as_status_shows_it_is_left_as_it_is() -> None:
     wanted = a_wish(what_runs(), application_env_vars={"*": {"TOKEN": "*****", "PLAIN": "y"}})
     assert (wanted.spec.env, wanted.spec.secrets) == ({"*": {"PLAIN": "y"}}, {"*": ["TOKEN"]})
     assert (wanted.secrets, wanted.fingerprints) == ({}, {"*/TOKEN": "abc"})
-    assert a_wish(application_env_vars={"*": {"STARS": "*****"}}).spec.env == {"*": {"STARS": "*****"}}
+
+
+@pytest.mark.parametrize("name", ["_API_KEY", "API_KEY", "HYPHA_TOKEN"])
+def test_ss_08_what_status_shows_for_a_secret_is_no_value_where_there_is_none(name: str) -> None:
+    for running, place in ((None, "*"), (what_runs(), "*"), (what_runs(), "Demo")):
+        with pytest.raises(Invalid, match=rf"application_env_vars\.{re.escape(place)}\.{name}: .*give its value"):
+            a_wish(running, application_env_vars={place: {name: "*****"}})
 
 
 def test_a_secret_can_become_a_plain_variable_and_be_taken_away() -> None:
