@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Coroutine
+from importlib.metadata import version as release
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,15 @@ from reconciler.cli.show import Screen
 from reconciler.planning.steps import PlanOptions
 from reconciler.telling.forges import Forge
 
+DISTRIBUTION = "bioengine-gitops"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"reconcile {release(DISTRIBUTION)}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="reconcile",
     no_args_is_help=True,
@@ -44,11 +54,24 @@ app = typer.Typer(
       reconcile apply                 make it so, once
       reconcile run                   make it so, and keep it so
       reconcile up example-desired-state
-                                      the same on this machine alone, with everything it needs
+                                      the same, all of it on this machine
 
     Results go to stdout, progress and errors to stderr.
+
+    \b
+    Exit codes: 0 done, or nothing to do; 1 error; 2 plan --detailed-exitcode
+    found changes; 3 refused before anything was written; 75 another
+    reconciler keeps this cluster; 124 out of time; 130 interrupted.
     """,
 )
+
+
+@app.callback()
+def _reconcile(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Say which release this is.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
 from typer.testing import CliRunner
 
 from reconciler.cli.commands import app
@@ -39,6 +41,11 @@ def applied(fake: FakeWorld, home: Path) -> FakeWorld:
     return fake
 
 
+def test_it_says_which_release_it_is() -> None:
+    result = reconcile(None, "--version")
+    assert (result.exit_code, result.stdout.split()) == (0, ["reconcile", version("bioengine-gitops")])
+
+
 # ── plan ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -54,6 +61,23 @@ def test_the_detailed_exit_code_tells_changes_from_none(fake: FakeWorld, tmp_pat
     assert reconcile(fake, "plan", "--detailed-exitcode").exit_code == 2
     applied(fake, tmp_path)
     assert reconcile(fake, "plan", "--detailed-exitcode").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["get", "plan", "adopt"])
+def test_an_address_with_a_password_is_neither_taken_nor_told(fake: FakeWorld, command: str) -> None:
+    """Caught: the next command repeated it, in the log of a pipeline."""
+    result = reconcile(fake, command, "--server-url", "https://me:open-sesame@hypha")
+    assert result.exit_code != 0 and "HYPHA_TOKEN" in result.stderr and "open-sesame" not in result.output
+
+
+def test_without_colours_a_terminal_gets_no_escape_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caught: rich's no_color keeps bold and dim."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # to rich, a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen(no_color=True)
+    with screen.err.capture() as shown:
+        screen.note(Text("all well", "bold red"), style="dim")
+    assert screen.err.is_terminal and shown.get() == "all well\n"
 
 
 def test_plan_as_json_is_the_same_each_time(fake: FakeWorld) -> None:
