@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.text import Text
 from ruamel.yaml.error import YAMLError
 
@@ -76,13 +75,10 @@ def _first(place: Place, folder: Path) -> ClusterSpec:
     """A cluster that had no file: named as its folder, and reached as it is reached now. Whose token is read stays
     with who runs the reconciler."""
     name = "".join(sign if sign.isalnum() and sign.isascii() else "-" for sign in folder.resolve().name.lower())
+    name = name.lstrip("-0123456789")[:63].strip("-") or "lab"
     reached = {"server_url": place.server_url, "workspace": place.workspace, "worker": place.worker}
     hypha = {option: said for option, said in reached.items() if said}
-    try:
-        return ClusterSpec.model_validate({"name": name.strip("-") or "lab"} | ({"hypha": hypha} if hypha else {}))
-    except ValidationError:  # it would quote the address, and a password in one is not for everybody
-        hint = "Give an address like https://hypha.example, and the token in HYPHA_TOKEN or by --token-file."
-        raise NotAdopted(f"what --server-url says cannot stand in {place.cluster}", hint=hint) from None
+    return ClusterSpec.model_validate({"name": name} | ({"hypha": hypha} if hypha else {}))
 
 
 def _text(file: Path) -> str | None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
+from bioengine_runtime.contract.cluster import HyphaSpec
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
 from reconciler.cli.typed import typed
@@ -54,6 +56,15 @@ class LogFormat(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+def _address(url: str | None) -> str | None:
+    """As it may stand in cluster.yaml: commands that are printed repeat it, and a password in it would be told."""
+    try:
+        return url and HyphaSpec(server_url=url).server_url
+    except ValidationError:  # it would quote the address
+        hint = "write `embedded`, or a URL like https://hypha.example; the token in HYPHA_TOKEN or by --token-file"
+        raise typer.BadParameter(hint) from None
 
 
 Repo = Annotated[str, typer.Argument(help="Git URL, or path of a local repository (or of a folder in one).")]
@@ -107,7 +118,7 @@ Confirm = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Try again what was rejected; do not wait for running updates.")]
 Home = Annotated[Path | None, typer.Option(help="Folder of local state; default: .bioengine beside the repository.")]
-ServerUrl = Annotated[str | None, typer.Option(help="Hypha server, instead of hypha.server_url.")]
+ServerUrl = Annotated[str | None, typer.Option(help="Hypha server, instead of hypha.server_url.", callback=_address)]
 Workspace = Annotated[str | None, typer.Option(help="Hypha workspace, instead of hypha.workspace.")]
 Worker = Annotated[str | None, typer.Option(help="Service id of the worker, instead of hypha.worker.")]
 TokenFile = Annotated[Path | None, typer.Option(help="File with the token for Hypha, instead of hypha.token.")]

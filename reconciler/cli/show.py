@@ -36,9 +36,10 @@ class Screen:
     advice which place they are about."""
 
     def __init__(self, *, no_color: bool = False, masked: Callable[[str], str] = lambda text: text) -> None:
-        colour = None if not (no_color or os.environ.get("NO_COLOR")) else False
-        self.out = Console(no_color=colour is False, highlight=False, soft_wrap=True)
-        self.err = Console(stderr=True, no_color=colour is False, highlight=False, soft_wrap=True)
+        # rich's own no_color would still write bold and dim
+        colours = None if no_color or os.environ.get("NO_COLOR") else "auto"
+        self.out = Console(color_system=colours, highlight=False, soft_wrap=True)
+        self.err = Console(stderr=True, color_system=colours, highlight=False, soft_wrap=True)
         self.masked = masked
         self.typed: Callable[[str], str] = lambda text: text
 

@@ -181,11 +181,14 @@ def test_a_new_repository_is_reached_as_the_worker_was(fake: FakeWorld, tmp_path
     assert written["hypha"] == {"server_url": "https://hypha.example", "workspace": "lab"}
 
 
-def test_an_address_with_a_password_is_neither_written_nor_told(fake: FakeWorld, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "name"), [("2026-Lab", "lab"), ("x" * 80, "x" * 63), ("7", "lab")])
+def test_a_folder_of_any_name_can_become_a_cluster(fake: FakeWorld, tmp_path: Path, folder: str, name: str) -> None:
+    """Caught: of one that begins with a digit, or is long, it was said that --server-url is wrong."""
     by_hand(fake)
-    result = reconcile(fake, "adopt", "--all", "--repo", str(tmp_path), "--server-url", "https://me:open-sesame@hypha")
-    assert result.exit_code == 1 and "--token-file" in result.stderr
-    assert "open-sesame" not in result.output and not list(tmp_path.iterdir())
+    (tmp_path / folder).mkdir()
+    result = reconcile(fake, "adopt", "--all", "--repo", str(tmp_path / folder))
+    assert result.exit_code == 0, result.stderr
+    assert yaml.safe_load((tmp_path / folder / "cluster.yaml").read_text())["name"] == name
 
 
 def test_the_file_that_is_named_is_the_one_that_is_written(fake: FakeWorld, clone: Path) -> None:
