@@ -169,7 +169,7 @@ def _reach(
         pruners=lambda: policy[0].pruners or (),
         web=front.web,
     )
-    running = RunningReconciler(session, spec.status)
+    running = RunningReconciler(session, spec.status, cluster)
     worker = WorkerRuntime(session, spec.worker)
     return _Reached(session, Hypha(HyphaArtifacts(session), worker, reports, memory, running), policy)
 

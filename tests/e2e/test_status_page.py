@@ -348,7 +348,7 @@ async def test_sp_07_a_token_is_its_makers_only_with_the_right_to_administer(off
     for right, token in {**made, "login": offered.token("ann")}.items():
         is_ann = right in ("admin", "login")
         session = HyphaSession(lambda token=token: Address(offered.stack.url, token, WORKSPACE))
-        me = await RunningReconciler(session, "reconcile-status").me()
+        me = await RunningReconciler(session, "reconcile-status", "lab").me()
         await session.close()
         assert me.is_one_of(["ann@lab.example.org", "ann"]) == is_ann, right
         async with connect_to_server({**config, "token": token}) as server:

@@ -364,6 +364,21 @@ async def test_who_may_prune_may_approve_and_order_nothing_else(orders: FakeOrde
     assert orders.given == [order] and not orders.retried
 
 
+@pytest.mark.parametrize(("name", "arguments"), ORDERS)
+async def test_an_order_for_another_cluster_is_refused(
+    methods: Mapping[str, Any], orders: FakeOrders, name: str, arguments: dict[str, Any]
+) -> None:
+    """Two clusters of one workspace have by default one id for this service."""
+    with pytest.raises(Exception, match=f"keeps {a_report()['target']}, not staging"):
+        await methods[name](**arguments, cluster="staging", context=ANN)
+    assert not orders.given and not orders.retried
+
+
+async def test_an_order_for_this_cluster_is_taken(methods: Mapping[str, Any], orders: FakeOrders) -> None:
+    await methods["retry"]("one", cluster=a_report()["target"], context=ANN)
+    assert orders.retried == [("one", "ann@lab.example.org")]
+
+
 async def test_whoever_sends_an_identity_is_not_believed(methods: Mapping[str, Any], orders: FakeOrders) -> None:
     with pytest.raises(Exception, match="user"):
         await methods["retry"]("one", user={"id": "ann-id"}, context=BOB)

@@ -43,6 +43,10 @@ Commit = Annotated[
     Field(pattern=r"^([0-9a-f]{7,64})?$", description="Commit id to go back to; left out: the last that was good."),
 ]
 
+Cluster = Annotated[
+    str, Field(max_length=200, description="Name of the cluster that it is for; left out: whichever this one keeps.")
+]
+
 
 class Orders(Protocol):
     """Where orders go; each is kept, and the next pass brought forward. All raise ReconcilerError."""
@@ -59,6 +63,12 @@ class Orders(Protocol):
     async def retry(self, app_id: str, by: str) -> None:
         """Try again what was rejected, without waiting for git to move."""
         ...
+
+
+class OtherCluster(ReconcilerError):
+    """An order that is not for this one."""
+
+    remedy = Remedy.OPERATOR
 
 
 class NoOrders(ReconcilerError):
@@ -131,11 +141,11 @@ class StatusService:
         gone: ids, …}, and {event: alive} when nothing changed for ten seconds. Who is slow gets several at once."""
         return await self.watchers.join()
 
-    async def approve(self, caller: Caller, plan_id: PlanId, reason: Why = "") -> Document:
+    async def approve(self, caller: Caller, plan_id: PlanId, reason: Why = "", cluster: Cluster = "") -> Document:
         """Let the plan of this id be carried out, though the policy would wait or no window is open (so say approvers),
         and apps be stopped (so say pruners). Of a plan without steps: undo the drift that it only tells (approvers),
         or stop the apps that it holds back until somebody confirms it (pruners). It counts as long as a saved plan."""
-        orders = self._ordering(caller, "approve", self._pruners())
+        orders = self._ordering(caller, "approve", cluster, self._pruners())
         plan = self._board.plan()
         if not plan.get("id") or plan["id"] != plan_id:
             now = f"the plan now is {plan['id']}" if plan.get("id") else "there is no plan now"
@@ -143,18 +153,24 @@ class StatusService:
         return await self._give(orders, self._order(OrderKind.APPROVE, plan_id, caller, reason=reason))
 
     async def suspend(
-        self, caller: Caller, app_id: AppName, reason: Needed, until: Until = None, once: Once = False
+        self,
+        caller: Caller,
+        app_id: AppName,
+        reason: Needed,
+        until: Until = None,
+        once: Once = False,
+        cluster: Cluster = "",
     ) -> Document:
         """Change nothing about an app for a while, whatever git says; with `once` let the next commit through."""
-        orders = self._ordering(caller, "suspend")
+        orders = self._ordering(caller, "suspend", cluster)
         end = until.timestamp() if isinstance(until, datetime) else None
         known = self._board.known(app_id)
         order = self._order(OrderKind.SUSPEND, known, caller, reason=reason, until=end, once=once)
         return await self._give(orders, order)
 
-    async def resume(self, caller: Caller, app_id: AppName) -> Document:
+    async def resume(self, caller: Caller, app_id: AppName, cluster: Cluster = "") -> Document:
         """Follow an app again that somebody suspended, or rolled back, by an order."""
-        orders = self._ordering(caller, "resume")
+        orders = self._ordering(caller, "resume", cluster)
         self._board.known(app_id)
         ended = [await orders.take_back(kind, app_id, caller.name) for kind in (OrderKind.SUSPEND, OrderKind.PIN)]
         if not any(ended):
@@ -163,25 +179,30 @@ class StatusService:
         log.info("event=order kind=resume subject=%s by=%s", app_id, caller.name)
         return {"accepted": True, "kind": "resume", "subject": app_id}
 
-    async def rollback(self, caller: Caller, app_id: AppName, to: Commit = "", reason: Why = "") -> Document:
+    async def rollback(
+        self, caller: Caller, app_id: AppName, to: Commit = "", reason: Why = "", cluster: Cluster = ""
+    ) -> Document:
         """Run an app as an older commit has it, until git asks for something else."""
-        orders = self._ordering(caller, "rollback")
+        orders = self._ordering(caller, "rollback", cluster)
         order = self._order(OrderKind.PIN, self._board.known(app_id), caller, reason=reason, revision=to)
         return await self._give(orders, order)
 
-    async def retry(self, caller: Caller, app_id: AppName) -> Document:
+    async def retry(self, caller: Caller, app_id: AppName, cluster: Cluster = "") -> Document:
         """Try again what was rejected, without a new commit."""
-        orders = self._ordering(caller, "retry")
+        orders = self._ordering(caller, "retry", cluster)
         await orders.retry(self._board.known(app_id), caller.name)
         log.info("event=order kind=retry subject=%s by=%s", app_id, caller.name)
         return {"accepted": True, "kind": "retry", "subject": app_id}
 
-    def _ordering(self, caller: Caller, what: str, besides: Collection[str] = ()) -> Orders:
-        """Where the order goes. Raises PermissionError or NoOrders."""
+    def _ordering(self, caller: Caller, what: str, cluster: str, besides: Collection[str] = ()) -> Orders:
+        """Where the order goes. Raises PermissionError, OtherCluster or NoOrders."""
         if not caller.is_one_of({*self._approvers(), *besides, *self._ourselves().names}):
             who = "one of policy.approvers in cluster.yaml, or of --approvers where that is given"
             how = "a token that one of them made counts only with the permission admin"
             raise PermissionError(f"{caller.name} may not {what}; it takes {who}; {how}")
+        if cluster not in ("", keeps := self._board.status()["target"]):
+            hint = "Give each cluster of a workspace a service id of its own: hypha.status in cluster.yaml."
+            raise OtherCluster(f"this reconciler keeps {keeps or 'no cluster yet'}, not {cluster}", hint=hint)
         if self._orders is None:
             raise NoOrders("this reconciler takes no orders", hint="Commit what you want to the repository.")
         return self._orders
