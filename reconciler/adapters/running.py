@@ -6,7 +6,7 @@ Law: another cluster's may answer by the same id, and is never taken for ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from reconciler.adapters.hypha import HyphaSession, RemoteError, unwrapped
 from reconciler.adapters.status.people import Caller
@@ -39,7 +39,7 @@ class RunningReconciler:
             return True
         except Unreachable:
             return False
-        keeps = status.get("target") if isinstance(status, dict) else None
+        keeps = cast("dict[str, Any]", status).get("target") if isinstance(status, dict) else None
         return keeps in (self._cluster, "", None)
 
     async def me(self) -> Person:
