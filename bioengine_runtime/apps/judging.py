@@ -18,6 +18,8 @@ from bioengine_runtime.contract.app import Probe
 from bioengine_runtime.contract.status import Gate as GateName
 
 LOG_LINES = 30
+LONGEST_REASON = 500
+"""In characters."""
 FAILING = ("DEPLOY_FAILED", "UNHEALTHY")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"^\w[\w.]*(Error|Exception|Interrupt|Exit|Warning|Unsealable)\b.*")
@@ -54,8 +56,8 @@ class Failed:
     gate: Gate | None = None
 
     def reason(self, fault: str = "") -> str:
-        """In one sentence; `fault` is what the replica itself said."""
-        return ": ".join(part for part in (self.what, fault or self.why) if part)
+        """In one line; `fault` is what the replica itself said."""
+        return one_line(": ".join(part for part in (self.what, fault or self.why) if part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,15 @@ def reason_of(message: str) -> str:
     """The exception in a message of Serve's, without the traceback around it."""
     lines = lines_of(message)
     errors = [line for line in lines if _ERROR.match(line)]
-    return errors[-1] if errors else (lines[-1] if lines else "it did not start")
+    return one_line(errors[-1] if errors else (lines[-1] if lines else "it did not start"))
+
+
+def one_line(text: str) -> str:
+    """What an app says of itself, fit for a log that is read line by line and for a terminal: nothing in it ends the
+    line, is obeyed, or goes on for ever."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in _ANSI.sub("", text))
+    short = " ".join(shown.split())
+    return short if len(short) <= LONGEST_REASON else short[: LONGEST_REASON - 1] + "…"
 
 
 def lines_of(message: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bioengine_runtime.apps import store
-from bioengine_runtime.apps.judging import Gate
+from bioengine_runtime.apps.judging import Gate, one_line
 from bioengine_runtime.apps.record import Replica
 from bioengine_runtime.contract.status import Rejection
 
@@ -57,8 +57,9 @@ def keep_gate(app_id: str, gate: Gate) -> None:
 
 
 def read_fault(app_id: str, replica: Replica) -> str:
-    """What a replica itself says is wrong with it; empty when nothing is."""
-    return (store.get(store.FAULT, store.replica_name(app_id, replica.deployment, replica.replica_id)) or b"").decode()
+    """What a replica itself says is wrong with it, in one line; empty when nothing is."""
+    name = store.replica_name(app_id, replica.deployment, replica.replica_id)
+    return one_line((store.get(store.FAULT, name) or b"").decode())
 
 
 def forget(app_id: str, *kinds: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from bioengine_runtime.apps.disks import KEPT_S, named_by, sweep_folder
 from bioengine_runtime.apps.errors import BadApp, PrepareFailed
-from bioengine_runtime.apps.judging import Asking, Failed, Gate, Settled, Waiting, judge
+from bioengine_runtime.apps.judging import LONGEST_REASON, Asking, Failed, Gate, Settled, Waiting, judge, reason_of
 from bioengine_runtime.apps.layer import build_layer
 from bioengine_runtime.apps.package import pack, unpack
 from bioengine_runtime.apps.probing import check_probe, differs
@@ -120,6 +120,22 @@ def test_ro_03_becoming_unhealthy_at_the_gate_is_failing_it():
         "Main became unhealthy 5.0 s after it came up, before it was known to be good: health check failed"
     )
     assert verdict.reason("check_health: not well").endswith("before it was known to be good: check_health: not well")
+
+
+FORGED = "ValueError: x\ntime=2026-11-21 level=INFO event=deployed app=evil by=admin\r\x1b]52;c;AAAA\x07\u202e\u2028!"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (FORGED, "ValueError: x time=2026-11-21 level=INFO event=deployed app=evil by=admin ]52;c;AAAA !"),
+        ("\x1b[31mred\x1b[0m  and\tblack", "red and black"),
+        ("x" * 5000, "x" * (LONGEST_REASON - 1) + "…"),
+    ],
+)
+def test_sp_11_what_an_app_says_of_itself_forges_no_line_and_reaches_no_terminal(said: str, expected: str):
+    assert Failed("stable", "").reason(said) == Failed("start", "", said).reason() == expected
+    assert reason_of("a traceback\nValueError: \x1b]52;c;AAAA\x07!") == "ValueError: ]52;c;AAAA !"
 
 
 def test_ro_06_a_replica_that_died_is_missed_although_another_took_its_place():

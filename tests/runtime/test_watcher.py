@@ -139,6 +139,15 @@ async def test_a_version_that_is_brought_back_is_what_it_was_when_the_newer_one_
     assert world.sent[0] == (good.blueprint, good)
 
 
+@pytest.mark.usefixtures("world")
+def test_sp_11_a_replica_notes_its_fault_in_one_line() -> None:
+    app = an_app(a_record("1", ["*"]))
+    store.put(
+        store.FAULT, store.replica_name("plain", "Main", "r1"), b"check_health: no\nevent=deployed\x1b]52;c;A\x07"
+    )
+    assert marks.read_fault("plain", app.deployments[0].replicas[0]) == "check_health: no event=deployed ]52;c;A"
+
+
 async def test_rr_06_a_clock_that_is_set_forward_neither_rejects_nor_settles_a_version(world: World) -> None:
     good = a_record("1", ["*"])
     keep(good)
