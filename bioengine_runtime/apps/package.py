@@ -56,9 +56,13 @@ def unpack(content: bytes, digest: str, cache: str | Path) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{digest}.", dir=target.parent))
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        archive.extractall(draft)
-    settle(draft, target)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            archive.extractall(draft)
+        settle(draft, target)
+    except BaseException:  # Serve starts the replica again and again: a full disk is not to get fuller
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     return target
 
 

@@ -174,6 +174,15 @@ def test_equal_files_make_equal_packages():
     assert pack({"a.py": b"1"}).digest != pack({"a.py": b"2"}).digest
 
 
+def test_a_package_that_cannot_be_unpacked_leaves_nothing(tmp_path: Path):
+    package = pack({"a.bin": b"a" * 1000, "b.bin": bytes(range(256))})
+    place = package.content.rindex(bytes(range(100, 110)))
+    spoiled = package.content[:place] + b"x" + package.content[place + 1 :]
+    with pytest.raises(zipfile.BadZipFile, match=r"b\.bin"):
+        unpack(spoiled, package.digest, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_package_is_unpacked_once(tmp_path: Path):
     package = pack({"a.py": b"1", "b/c.py": b"2"})
     first = unpack(package.content, package.digest, tmp_path)
