@@ -35,8 +35,9 @@ WAITS = frozenset({Reason.DEPENDENCY_NOT_READY, Reason.UPDATING})
 
 def aims(plan: Plan, desired: DesiredState) -> frozenset[Aim]:
     """What the plan brings about, now or when that for which it waits has come up."""
-    waiting = {held.app_id for held in plan.held if held.reason in WAITS}
-    later = {(app_id, desired.apps[app_id].spec.digest()) for app_id in waiting & desired.apps.keys()}
+    waiting = {held.app_id: held for held in plan.held if held.reason in WAITS}
+    later = {(app_id, desired.apps[app_id].spec.digest()) for app_id in waiting.keys() & desired.apps.keys()}
+    later |= {(app_id, "") for app_id, held in waiting.items() if held.action is Action.STOP}
     return frozenset(aim for step in plan.steps if (aim := _aim(step))) | later
 
 

@@ -30,9 +30,11 @@ def after(before: Mapping[str, Rest], plan: Plan, outcomes: Iterable[Outcome], n
             if last is not None and step.app_id in waiting:
                 resting[step.app_id] = last  # how often it failed is not forgotten while it is tried
             continue
-        digest = digest_of(step)
+        digest, why = digest_of(step), failed.message
+        if isinstance(step.verb, StopApp) and failed.address != step.address:
+            why = f"{failed.address}: {why}"
         tries = last.tries + 1 if last and last.digest == digest else 1
-        resting[step.app_id] = Rest(tries, now + wait_s(tries), digest, failed.message)
+        resting[step.app_id] = Rest(tries, now + wait_s(tries), digest, why)
     return resting
 
 
@@ -54,7 +56,8 @@ def digest_of(step: Step) -> str:
 
 
 def _cause(step: Step, plan: Plan, results: Mapping[str, Outcome]) -> Outcome | None:
-    """The failure that kept this step from being done; None when it was done, or waits for another app's."""
+    """The failure that kept this step from being done; None when it was done, or waits for another app's. A removal
+    rests with those that come in its place, so that it is not done while they do."""
     steps = {one.address: one for one in plan.steps}
     waiting, seen = [step], set[str]()
     while waiting:
@@ -63,6 +66,6 @@ def _cause(step: Step, plan: Plan, results: Mapping[str, Outcome]) -> Outcome | 
         outcome = results.get(one.address)
         if outcome is not None and outcome.result is Result.FAILED:
             another = one.address != step.address and isinstance(one.verb, DeployApp | UpdateApp)
-            return None if another else outcome
+            return None if another and not isinstance(step.verb, StopApp) else outcome
         waiting += [steps[need] for need in one.needs if need in steps and need not in seen]
     return None

@@ -42,6 +42,11 @@ class Room:
     slurm: Slurm | None = None
     workers: tuple[NodeState, ...] = ()
 
+    @property
+    def grows(self) -> bool:
+        """Whether a SLURM worker may still start; that takes a while."""
+        return self.slurm is not None and len(self.workers) < self.slurm.workers.max
+
     def without(self, needs: tuple[Need, ...] | None) -> Room:
         return replace(self, taken=_sum(self.taken, *(_times(need) for need in needs))) if needs else self
 

@@ -51,6 +51,8 @@ from reconciler.planning.steps import (
     UpdateApp,
     UploadArtifact,
 )
+from reconciler.planning.succession import awaited
+from reconciler.planning.suspending import all_suspended
 from reconciler.planning.timing import usual_s
 from reconciler.planning.why import commit_of, notes, rolled_back, why
 
@@ -112,6 +114,7 @@ def _made(
         orphans=tuple(_orphans(desired, live)),
         accepted=tuple(_accepted(desired, live, different)),
         rolled_back=tuple((app_id, rolled_back(pin)) for app_id, pin in sorted(back.items())),
+        suspended=tuple(all_suspended(desired, live)),
         credentials=tuple(credentials(desired, live, fingerprints)),
         since=live.supposed,
     )
@@ -200,6 +203,8 @@ class _Draft:
         for difference in meant:
             if refusal:
                 self.held.append(hold(difference, refusal.reason, refusal.message, refusal.fix))
+            elif held := awaited(difference, self):
+                self.held.append(held)
             else:
                 self._stop(difference)
 
@@ -226,6 +231,7 @@ class _Draft:
         )
 
     def _stop(self, difference: Difference) -> None:
+        """Stop one app, after all that this commit changes: any of it may come in its place."""
         app_id, running = difference.app_id, difference.running
         self._add(
             Step(
@@ -233,10 +239,18 @@ class _Draft:
                 verb=StopApp(app_id),
                 why=f"{CLUSTER_FILE} no longer names it{commit_of(CLUSTER_FILE, self.desired, '; last change ')}",
                 app_id=app_id,
+                needs=tuple(self._of_this_commit()),
                 pre=(*_digest_now(running), ("app.owner", self.desired.cluster.name)),
                 effect=Effect(Impact.DELETE),
             )
         )
+
+    def _of_this_commit(self) -> Iterator[str]:
+        """Addresses of what is no undoing of a change by hand."""
+        for address in self.of_app.values():
+            step = self.steps[address]
+            if not step.drift or isinstance(step.verb, DeployApp):
+                yield address
 
     def _bring(self, difference: Difference, wanted: DesiredApp) -> None:
         """Deploy or update one app, after what it needs."""

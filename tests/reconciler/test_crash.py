@@ -21,7 +21,7 @@ from reconciler.adapters.git import GitSource
 from reconciler.adapters.git.process import Git
 from reconciler.errors import Unreachable
 from reconciler.planning.steps import PlanOptions, Reason, Result
-from reconciler.reconcile import reconcile
+from reconciler.reconcile import Pass, reconcile
 from reconciler.settle import Verdict, reconcile_until_settled
 from tests.fakes import FakeSource, FakeWorld, a_repository, an_app_folder
 from tests.reconciler.git_http import GitServer, git_server
@@ -70,13 +70,20 @@ async def pushed() -> FakeWorld:
     return fake
 
 
+async def passes(fake: FakeWorld) -> Pass:
+    """Until there is nothing to do: what is removed waits for a pass that sees the rest up."""
+    while (done := await reconcile(fake.world, PlanOptions())).outcomes:
+        assert not done.failed
+    return done
+
+
 @asynccontextmanager
 async def dead_at(fake: FakeWorld, port: str, call: str, side: str) -> AsyncGenerator[None, None]:
-    """One pass of a process that dies there."""
+    """The passes of a process that dies there."""
     dying = FakeWorld(fake.source, fake.artifacts, fake.runtime, fake.reports, fake.secrets)
     setattr(dying, port, Dying(getattr(fake, port), call, side))
     with pytest.raises(BaseException) as ended:
-        await reconcile(dying.world, PlanOptions())
+        await passes(dying)
     assert _was_killed(ended.value)
     yield
 
@@ -104,12 +111,12 @@ CALLS = {
 @pytest.mark.parametrize(("port", "call", "side"), CALLS.values(), ids=CALLS)
 async def test_killed_anywhere_the_next_process_ends_in_the_same_state(port: str, call: str, side: str) -> None:
     undisturbed = await pushed()
-    await reconcile(undisturbed.world, PlanOptions())
+    await passes(undisturbed)
     fake = await pushed()
     same = fake.runtime.apps["same"]
     async with dead_at(fake, port, call, side):
-        done = await reconcile(fake.world, PlanOptions())
-    assert not done.failed and everything(fake) == everything(undisturbed)
+        done = await passes(fake)
+    assert everything(fake) == everything(undisturbed) and fake.runtime.apps.keys() == {"changed", "added", "same"}
     assert fake.runtime.apps["same"] == same
     assert fake.reports.published[-1]["revision"] == done.report["revision"]
     fake.forget_calls()
@@ -143,12 +150,13 @@ async def test_rc_05_a_deployment_whose_answer_was_lost_is_found_by_its_id_and_n
     fake.runtime.apply = real  # type: ignore[method-assign]
     pids = {app_id: app.replicas[0].pid for app_id, app in fake.runtime.apps.items()}
     again = await reconcile(fake.world, PlanOptions())
-    assert again.look.plan.empty and not again.failed
+    assert [outcome.address for outcome in again.outcomes] == ["stop removed"] and not again.failed
+    del pids["removed"]
     assert pids == {app_id: app.replicas[0].pid for app_id, app in fake.runtime.apps.items()}
     assert pids.keys() == {"changed", "added", "same"}
 
 
-async def test_rc_06_killed_while_it_waits_for_health_the_next_process_waits_on_and_sends_nothing() -> None:
+async def test_rc_06_killed_while_it_waits_for_health_the_next_process_waits_on_and_sends_nothing_again() -> None:
     fake = await pushed()
     fake.runtime.slow |= {"changed", "added"}
     first = await reconcile(fake.world, PlanOptions())
@@ -159,7 +167,8 @@ async def test_rc_06_killed_while_it_waits_for_health_the_next_process_waits_on_
     for app_id in fake.runtime.slow:
         fake.runtime.apps[app_id] = fake.runtime.apps[app_id].model_copy(update={"status": "RUNNING"})
     waited = await _settled(fake, await reconcile(fake.world, PlanOptions()))
-    assert not fake.writes
+    assert fake.writes == ["remove removed"]
+    assert waited.apps.pop("removed").verdict is Verdict.GONE
     assert {app.verdict for app in waited.apps.values()} == {Verdict.HEALTHY}
     assert waited.apps.keys() == {"changed", "added", "same"}
 
@@ -184,11 +193,14 @@ async def test_rc_08_killed_while_the_worker_rolls_back_the_next_process_lets_it
     fake.runtime.apps["changed"] = rejected.model_copy(update={"updating": True, "rejected": None})
     fake.forget_calls()
     during = await reconcile(fake.world, PlanOptions())
-    assert {one.app_id: one.reason for one in during.look.plan.held} == {"changed": Reason.UPDATING}
+    assert {one.app_id: one.reason for one in during.look.plan.held} == dict.fromkeys(
+        ("changed", "removed"), Reason.UPDATING
+    )
+    assert not fake.writes
     fake.runtime.apps["changed"] = rejected
     after = await reconcile(fake.world, PlanOptions())
     assert {one.app_id: one.reason for one in after.look.plan.held} == {"changed": Reason.BAD_COMMIT}
-    assert not fake.writes
+    assert fake.writes == ["remove removed"]
 
 
 def test_rc_08_what_is_put_back_is_told_by_the_worker_and_kept_nowhere_else() -> None:
