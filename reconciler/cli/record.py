@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ from reconciler.history import DONE, FAILED, REJECTED
 from reconciler.lease import TTL_S, in_turn, runs
 from reconciler.planning.declare import declare
 from reconciler.planning.memory import Entry, Holder
-from reconciler.planning.shown import plain
+from reconciler.planning.shown import at, plain
 from reconciler.ports import Hypha, Memory, World
 
 HOUR_S = 3600.0
@@ -228,10 +228,21 @@ def _what(entry: Entry) -> str:
 
 def _why(entry: Entry) -> str:
     details = entry.details
+    ordered = ", ".join(_ordered(details))
     said = details.get("message") or details.get("reason") or details.get("why")
     if said is None and "changes" in details:
         said = "; ".join(f"{one['field']} {one['live']} → {one['desired']}" for one in details["changes"])
-    return plain(str(said or details.get("by") or ""), 160)
+    return plain(": ".join(str(one) for one in (ordered, said or details.get("by")) if one), 160)
+
+
+def _ordered(details: Mapping[str, Any]) -> Iterator[str]:
+    """What an order says besides its reason."""
+    if to := details.get("to"):
+        yield f"to {to[:7]}"
+    if until := details.get("until"):
+        yield f"until {at(until)}"
+    if details.get("once"):
+        yield "but for one commit"
 
 
 def _say_next(entries: Sequence[Entry], screen: Screen) -> None:

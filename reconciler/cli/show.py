@@ -185,21 +185,23 @@ def applied(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(parts) + "."
 
 
-def apps_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+def apps_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("APP", "SYNC", "HEALTH", "VERSION", "COMMIT", "REPLICAS", "SERVICE"):
+    noted = any(row["note"] for row in rows)
+    for column in ("APP", "SYNC", "HEALTH", "VERSION", "COMMIT", "REPLICAS", "SERVICE", *(["NOTE"] if noted else [])):
         table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(
             *(str(row[name] or "-") for name in ("id", "sync", "health", "version", "commit")),
             f"{row['replicas']['running']}/{row['replicas']['total']}" if row["replicas"] else "-",
             row["service_id"] or "-",
+            *([Text(plain(row["note"]) or "-")] if noted else []),
         )
     return table
 
 
-def app_row(report: Mapping[str, Any], app: AppState | None) -> dict[str, Any]:
-    """One app of `get`, stable for programs."""
+def app_row(report: Mapping[str, Any], app: AppState | None, note: str) -> dict[str, Any]:
+    """One app of `get`, stable for programs. `note`: who wants it left as it is, or as it was, and why."""
     provenance = app.provenance if app else None
     replicas = app.replicas if app else []
     running = sum(replica.state == "RUNNING" for replica in replicas)
@@ -209,6 +211,7 @@ def app_row(report: Mapping[str, Any], app: AppState | None) -> dict[str, Any]:
         "health": report["health"],
         "reason": report["reason"],
         "message": report["message"],
+        "note": note,
         "version": app.spec.version if app and app.spec else None,
         "commit": provenance.commit[:7] if provenance else None,
         "owner": provenance.owner if provenance else None,

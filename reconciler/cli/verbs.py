@@ -27,7 +27,7 @@ from reconciler.planning.approving import guarded
 from reconciler.planning.conditions import TIME_HELPS
 from reconciler.planning.declare import declare
 from reconciler.planning.problems import Problem
-from reconciler.planning.rights import by_itself, is_approved
+from reconciler.planning.rights import by_itself
 from reconciler.planning.shown import listed, plain
 from reconciler.planning.source import CLUSTER_FILE
 from reconciler.planning.steps import Plan, PlanOptions
@@ -191,7 +191,8 @@ async def get(place: Place, screen: Screen, *, as_json: bool) -> int:
         screen.masked = world.secrets.masked
         seen = await looked(world, PlanOptions(), screen)
     report = drift.report(seen.plan, seen.live, observed_at=_now())
-    rows = [app_row(app, seen.live.apps.get(app["id"])) for app in report["apps"]]
+    notes = {**dict(seen.plan.rolled_back), **dict(seen.plan.suspended)}
+    rows = [app_row(app, seen.live.apps.get(app["id"]), notes.get(app["id"], "")) for app in report["apps"]]
     if as_json:
         fields = ("target", "revision", "complete", "unseen", "workers")
         screen.document({"format_version": "1.0", **{name: report[name] for name in fields}, "apps": rows})
@@ -252,7 +253,6 @@ def _refuse_unknown(named: Collection[str], known: Collection[str], option: str,
 
 async def _carry_out(world: World, seen: Look, wishes: Wishes, screen: Screen, *, approved: bool) -> int:
     """Also what waits for something to come up, with `wait`: all of it is in the look, and no more is done."""
-    approved = approved or is_approved(seen.plan, seen.desired.cluster.policy, seen.live)
     lines = JsonLines(screen) if wishes.output == "jsonl" else None
     with screen.progress(len(seen.plan.steps)) as progress:
         if lines:

@@ -61,7 +61,7 @@ def report(plan: Plan, live: LiveState, outcomes: Iterable[Outcome] = (), *, obs
     was accepted; whether its app is healthy is for the next look, so until then it is Progressing."""
     results = {outcome.address: outcome for outcome in outcomes}
     running, seen = live.apps, live.worker is not None
-    back, ending = dict(plan.rolled_back), _ending(plan)
+    back, left, ending = dict(plan.rolled_back), dict(plan.suspended), _ending(plan)
 
     def health_of(app_id: str) -> Health:
         return health(running.get(app_id), seen=seen)
@@ -70,7 +70,14 @@ def report(plan: Plan, live: LiveState, outcomes: Iterable[Outcome] = (), *, obs
         *(_app_of_step(step, app_id, health_of(app_id), results) for step, app_id in _steps_of_apps(plan)),
         *(_app_held(held, health_of(held.app_id)) for held in plan.held if held.app_id != WORKERS),
         *(
-            _app_unchanged(app_id, health_of(app_id), running.get(app_id), back.get(app_id, ""), ending.get(app_id, ""))
+            _app_unchanged(
+                app_id,
+                health_of(app_id),
+                running.get(app_id),
+                back=back.get(app_id, ""),
+                left=left.get(app_id, ""),
+                ending=ending.get(app_id, ""),
+            )
             for app_id in plan.unchanged
         ),
     ]
@@ -157,14 +164,21 @@ def _ending(plan: Plan) -> Mapping[str, str]:
     return {app_id: f"{listed(said)}; give it a new value" for app_id, said in ending.items()}
 
 
-def _app_unchanged(app_id: str, now: Health, running: AppState | None, back: str, ending: str) -> dict[str, Any]:
+def _app_unchanged(
+    app_id: str, now: Health, running: AppState | None, *, back: str, left: str, ending: str
+) -> dict[str, Any]:
+    """Rolled back (`back`), suspended (`left`), or with a token that ends: each in words, "" when it is not so."""
     sort: Class = "health" if now == "Degraded" else "unknown" if now == "Unknown" else ""
     if back:
-        return _app(app_id, "OutOfSync", now, Reason.ROLLED_BACK.value, back, sort)
+        return _app(app_id, "OutOfSync", now, Reason.ROLLED_BACK.value, _together(back, left), sort)
     if ending and not sort:
-        return _app(app_id, "Synced", now, CREDENTIAL_EXPIRING, ending, "credential")
+        return _app(app_id, "Synced", now, CREDENTIAL_EXPIRING, _together(ending, left), "credential")
     says = plain(running.message, MESSAGE_LIMIT) if running and now in ("Progressing", "Degraded") else ""
-    return _app(app_id, "Synced", now, message=says, sort=sort)
+    return _app(app_id, "Synced", now, Reason.SUSPENDED.value if left else "", _together(says, left), sort)
+
+
+def _together(*said: str) -> str:
+    return "; ".join(one for one in said if one)
 
 
 def _class_held(held: Held) -> Class:

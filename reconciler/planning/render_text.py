@@ -267,6 +267,9 @@ def _folders(plan: Plan) -> Iterator[Line]:
         yield _plain(plain(f"Changed by hand: {held.app_id} runs with {fields}, {held.message}", MESSAGE_LIMIT))
     for app_id, said in plan.rolled_back:
         yield _plain(plain(f"Rolled back: {app_id}, {said}", MESSAGE_LIMIT))
+    quiet = [(app_id, said) for app_id, said in plan.suspended if app_id in plan.unchanged]
+    for app_id, said in quiet:
+        yield _plain(plain(f"Left alone: {app_id}, {said}", MESSAGE_LIMIT))
     if plan.orphans:
         yield _plain(f"Not ours and not in git, left alone: {listed(plan.orphans)}")
     for one in plan.credentials:
@@ -276,7 +279,7 @@ def _folders(plan: Plan) -> Iterator[Line]:
         yield _plain(f"Not deployed: {folder} (no app in cluster.yaml names it)")
     for note in plan.notes:
         yield _plain(f"Note: {plain(note, MESSAGE_LIMIT)}")
-    if meant or plan.rolled_back or plan.orphans or plan.credentials or plan.unused or plan.notes:
+    if meant or plan.rolled_back or quiet or plan.orphans or plan.credentials or plan.unused or plan.notes:
         yield ()
 
 

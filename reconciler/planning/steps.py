@@ -276,6 +276,8 @@ class Plan:
     """Apps that run here, and are neither ours nor named."""
     rolled_back: tuple[tuple[str, str], ...] = ()
     """(app id, by whom and why): apps that run as an older commit has them, until git asks for something else."""
+    suspended: tuple[tuple[str, str], ...] = ()
+    """(app id, by whom, why and until when): apps that stay as they are, also those that are as git wants them now."""
     since: Revision | None = None
     """Nobody was asked what runs: it is supposed to be what this commit says. Such a plan is only to be read."""
 

@@ -17,7 +17,7 @@ from reconciler.planning.live import LiveState
 from reconciler.planning.render_text import effect_text
 from reconciler.planning.shown import at, count, plain
 from reconciler.planning.steps import Change, Held, Plan, Step
-from reconciler.planning.suspending import Suspended, suspended
+from reconciler.planning.suspending import suspended
 from reconciler.planning.why import by_hand, commit_of
 
 LOG_LINES = 20
@@ -47,6 +47,8 @@ def explain(app_id: str, desired: DesiredState, live: LiveState, plan: Plan) -> 
     held = next((one for one in plan.held if one.app_id == app_id), None)
     # Also of an app that is as git wants it: so it will stay, whatever git says next.
     left = suspended(app_id, wanted, live, desired.revision.id)
+    back = next((said for one, said in plan.rolled_back if one == app_id), None)
+    ends = left.fix if left else f"reconcile resume {app_id}" if back else ""
     rows = [
         ("state", f"{stands['sync']}, {stands['health']}"),
         *([("drift", stands["class"])] if stands["class"] else []),
@@ -57,9 +59,9 @@ def explain(app_id: str, desired: DesiredState, live: LiveState, plan: Plan) -> 
         *_proof(running),
         *_to_come(step, held),
         *([("suspended", left.message)] if left else []),
-        *(("held", said) for back, said in plan.rolled_back if back == app_id),
+        *([("held", back)] if back else []),
         *([("waits", f"{plan.gate.reason}: {plain(plan.gate.message)}")] if plan.gate and step else []),
-        ("next", _next(app_id, step, held or left, live, ok=ok)),
+        ("next", _next(app_id, step, held, ends, live, ok=ok)),
     ]
     return Story(app_id, ok, tuple(rows))
 
@@ -145,11 +147,14 @@ def _to_come(step: Step | None, held: Held | None) -> Iterator[tuple[str, str]]:
         yield "held", f"{held.reason}: {plain(held.message)}"
 
 
-def _next(app_id: str, step: Step | None, held: Held | Suspended | None, live: LiveState, *, ok: bool) -> str:
+def _next(app_id: str, step: Step | None, held: Held | None, ends: str, live: LiveState, *, ok: bool) -> str:
+    """`ends`: how to end what somebody ordered of it, or wrote into git."""
     if held and held.fix:
         return plain(held.fix)
     if step:
         return f"reconcile apply --target {app_id}"
+    if ends:
+        return ends
     if ok:
         return f"reconcile trace {app_id}"
     return f"bioengine apps logs {app_id}" if live.worker else "reconcile doctor"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bioengine_runtime.contract.cluster import Suspension
 from bioengine_runtime.contract.status import AppState
-from reconciler.planning.desired import DesiredApp
+from reconciler.planning.desired import DesiredApp, DesiredState
 from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Order, OrderKind
 from reconciler.planning.shown import at, plain
@@ -32,6 +33,13 @@ def suspended(
     if order is None or (not drift and _let_through(order, live.apps.get(app_id), revision)):
         return None
     return Suspended(_words(order.reason, order.by, order.until, once=order.once), f"reconcile resume {app_id}")
+
+
+def all_suspended(desired: DesiredState, live: LiveState) -> Iterator[tuple[str, str]]:
+    """(app id, in words) of each, whether or not it differs."""
+    for app_id in sorted({*desired.apps, *live.apps}):
+        if found := suspended(app_id, desired.apps.get(app_id), live, desired.revision.id):
+            yield app_id, found.message
 
 
 def _said_in_git(wanted: DesiredApp, now: float) -> str | None:

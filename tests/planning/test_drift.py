@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,6 +82,17 @@ def test_an_app_that_is_not_well_is_drift_of_health() -> None:
     made = plan(desired, unhealthy, {})
     (app,) = drift.report(made, unhealthy)["apps"]
     assert (app["sync"], app["health"], app["class"]) == ("Synced", "Degraded", "health")
+
+
+@pytest.mark.parametrize(("status", "said"), [("RUNNING", ""), ("UNHEALTHY", "disk full; ")])
+def test_an_app_that_is_to_stay_as_it_is_says_so_also_while_it_is_as_git_wants_it(status: Any, said: str) -> None:
+    app = replace(an_app(), suspend="measuring")
+    live = a_live(a_status(app, status=status, message="disk full"), artifacts=[an_artifact(app)])
+    report = drift.report(plan(a_desired(app), live, {}), live)
+    (one,) = report["apps"]
+    assert (one["sync"], one["reason"]) == ("Synced", Reason.SUSPENDED)
+    assert one["message"] == f"{said}suspended: measuring"
+    assert {one.type: one.status for one in of_report(report)}[Type.SUSPENDED] is Status.TRUE
 
 
 def test_what_was_not_seen_is_unknown() -> None:

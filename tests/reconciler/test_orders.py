@@ -314,7 +314,41 @@ def test_a_rollback_is_no_drift(lab: Lab) -> None:
 def test_an_app_that_is_as_git_wants_it_tells_that_it_is_suspended(lab: Lab) -> None:
     lab.run("suspend", "one", "--reason", "measuring")
     told = lab.run("explain", "one").stdout
-    assert "Synced, Healthy" in told and "measuring" in told and "reconcile resume one" in told
+    assert "Synced, Healthy" in told and "measuring" in told
+    assert told.rstrip().endswith(f"reconcile resume one --home {lab.home}")
+
+
+@pytest.mark.parametrize(
+    ("order", "note"),
+    [
+        (
+            ("suspend", "--until", "2226-01-01T00:00:00Z"),
+            "suspended: masks (anna@example.org), until 2226-01-01 00:00 UTC",
+        ),
+        (("rollback",), "rolled back to {first} by anna@example.org: masks"),
+    ],
+)
+def test_a_reason_is_shown_wherever_the_app_is_shown(lab: Lab, order: tuple[str, ...], note: str) -> None:
+    """Caught: of an app that is as git wants it, or was taken back, `get` said neither that nor by whom and why."""
+    first = lab.fake.source.head[:7]
+    lab.push("second")
+    assert "NOTE" not in lab.run("get").stdout
+    assert lab.run(order[0], "one", "--reason", "masks", *order[1:]).exit_code == 0
+    note = note.format(first=first)
+    rows = {row["id"]: row for row in json.loads(lab.run("get", "-o", "json").stdout)["apps"]}
+    assert (rows["one"]["note"], rows["two"]["note"]) == (note, "") and rows["one"]["message"] == note
+    assert note in lab.run("get").stdout and note in lab.run("plan").stdout
+    told = {row["name"]: row["text"] for row in json.loads(lab.run("explain", "one", "-o", "json").stdout)["rows"]}
+    assert note in told.values() and told["next"].startswith("reconcile resume one")
+
+
+def test_the_history_says_to_what_and_until_when(lab: Lab) -> None:
+    first = lab.fake.source.head[:7]
+    lab.push("second")
+    lab.run("rollback", "one", "--reason", "masks")
+    lab.run("suspend", "two", "--reason", "measuring", "--until", "2226-01-01T00:00:00Z", "--once")
+    told = lab.run("history").stdout
+    assert f"to {first}: masks" in told and "until 2226-01-01 00:00 UTC, but for one commit: measuring" in told
 
 
 @pytest.mark.parametrize(
