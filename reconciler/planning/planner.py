@@ -53,7 +53,6 @@ from reconciler.planning.steps import (
 )
 from reconciler.planning.succession import awaited
 from reconciler.planning.suspending import all_suspended
-from reconciler.planning.suspending import all_suspended
 from reconciler.planning.timing import usual_s
 from reconciler.planning.why import commit_of, notes, rolled_back, why
 
@@ -115,7 +114,6 @@ def _made(
         orphans=tuple(_orphans(desired, live)),
         accepted=tuple(_accepted(desired, live, different)),
         rolled_back=tuple((app_id, rolled_back(pin)) for app_id, pin in sorted(back.items())),
-        suspended=tuple(all_suspended(desired, live)),
         suspended=tuple(all_suspended(desired, live)),
         credentials=tuple(credentials(desired, live, fingerprints)),
         since=live.supposed,
