@@ -19,28 +19,30 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from bioengine_runtime.apps.describing import Description, Request, describe, failed
 from bioengine_runtime.apps.layer import packages_in
+from bioengine_runtime.local.home import HOME_MARKER
 
 TIME_LIMIT_S = 180.0
 OUTPUT_TAIL = 2000
-KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "LD_LIBRARY_PATH")
+KEPT = (
+    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "LD_LIBRARY_PATH"),
+    HOME_MARKER,  # by which it is found when everything else was killed
+)
 
 
 class Zygote:
     """The warm process and its pipe. Usable from one thread at a time."""
 
     def __init__(self, layer: str | None = None) -> None:
-        environment = {name: os.environ[name] for name in KEPT if name in os.environ}
-        if layer:
-            environment["PYTHONPATH"] = layer
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bioengine_runtime.apps.zygote"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=environment, text=True, start_new_session=True,
+            env=environment(os.environ, layer), text=True, start_new_session=True,
         )  # fmt: skip
         self.loaded = frozenset[str](self._answer())
 
@@ -64,6 +66,12 @@ class Zygote:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def environment(inherited: Mapping[str, str], layer: str | None) -> dict[str, str]:
+    """What of the variables of the Ray process is there when code is looked at."""
+    kept = {name: inherited[name] for name in KEPT if name in inherited}
+    return {**kept, "PYTHONPATH": layer} if layer else kept
 
 
 _warm: Zygote | None = None

@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 
 from bioengine_runtime.code_runs.child import LENGTH
+from bioengine_runtime.local.home import HOME_MARKER
 
 KEPT = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ"),
@@ -23,6 +24,7 @@ KEPT = (
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
     # The code may use the cluster's Ray. The variable with the value of its token is not among these.
     *("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"),
+    HOME_MARKER,  # by which it is found when everything else was killed
 )
 DEVICES = "_VISIBLE_DEVICES"
 """End of the variables by which Ray says which GPUs are whose."""

@@ -1,4 +1,4 @@
-"""Which variables reach a process of the embedded default, and which of them other people's code finds in a replica."""
+"""Which variables reach a process of the embedded default, and which of them other people's code finds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bioengine_runtime.apps import zygote
 from bioengine_runtime.apps.surroundings import settle_in
+from bioengine_runtime.code_runs import task
 from bioengine_runtime.local.environment import child_environment
+from bioengine_runtime.local.home import HOME_MARKER
 
 TOKENS = {
     "UV_PUBLISH_TOKEN": "pypi-canary",
@@ -47,3 +50,10 @@ def test_an_app_finds_no_password_of_whoever_started_its_ray(surroundings: dict[
 def test_an_app_keeps_the_variables_that_it_was_given(surroundings: dict[str, str], tmp_path: Path) -> None:
     settle_in(str(tmp_path / "home"), {}, {"UV_INDEX_LAB_PASSWORD"})
     assert "UV_INDEX_LAB_PASSWORD" in surroundings and "PIP_INDEX_URL" not in surroundings
+
+
+def test_what_looks_at_code_or_runs_it_carries_the_mark_of_its_home_and_no_token() -> None:
+    inherited = {**TOKENS, HOME_MARKER: "here", "LANG": "C"}
+    for found in (zygote.environment(inherited, None), task.environment(inherited, ())):
+        assert found == {HOME_MARKER: "here", "LANG": "C"}
+    assert zygote.environment(inherited, "layer")["PYTHONPATH"] == "layer"
