@@ -1,4 +1,4 @@
-"""What a pass learns: how long deployments take, which apps are gone, and which pins are over."""
+"""What a pass learns: how long deployments take, which apps are gone, which pins are over, and whose history it is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Order, OrderKind, Remembered
 from reconciler.planning.pins import is_over
-from reconciler.planning.steps import Outcome, Plan, Result, StopApp
+from reconciler.planning.source import SourceTree
+from reconciler.planning.steps import Outcome, Plan, Reason, Result, StopApp
 
 KEPT = 5
+REMOVALS = (Reason.HISTORY_REWRITTEN, Reason.PRUNE_DISABLED, Reason.PRUNE_BUDGET_EXCEEDED, Reason.SOURCE_EMPTY)
+"""Why apps that git no longer names go on."""
 LONGEST_S = 3600.0
 """What seems to have taken longer was something else: an old version that was started again, or a wrong clock."""
 
@@ -43,6 +46,21 @@ def over(asked: DesiredState, live: LiveState) -> frozenset[Order]:
     """Pins that have ended, since git asks for something else."""
     orders = live.remembered.orders if live.remembered else ()
     return frozenset(order for order in orders if order.kind is OrderKind.PIN and is_over(order, asked, live))
+
+
+def with_history(asked: DesiredState, tree: SourceTree, live: LiveState) -> DesiredState:
+    """Says that history was rewritten as long as the commit that is remembered is not in it: also when a process was
+    started since, or a further commit came."""
+    before = live.remembered.commit if live.remembered else ""
+    if not before:
+        return asked
+    return replace(asked, rewritten=before != tree.revision.commit and not tree.contains(before))
+
+
+def carried_on(plan: Plan, desired: DesiredState, live: LiveState) -> bool:
+    """Whether later commits may be held against this one: nothing is held back of what its history, if that is another
+    one, would remove."""
+    return live.complete and not (desired.rewritten and any(held.reason in REMOVALS for held in plan.held))
 
 
 def learned(

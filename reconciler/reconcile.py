@@ -85,7 +85,9 @@ async def reconcile(
         await _hold(world, seen.hypha)
     elif world.told.reports is None:  # we never had the lease
         await _refuse_a_second(seen)
-    return await carry_out(world, seen, tell=tell, approved=approved, one_wave=True, woken=woken)
+    done = await carry_out(world, seen, tell=tell, approved=approved, one_wave=True, woken=woken)
+    await _remember_commit(world, seen)
+    return done
 
 
 async def look(world: World, options: PlanOptions) -> Look:
@@ -100,6 +102,7 @@ async def look(world: World, options: PlanOptions) -> Look:
     if nowhere and not asked.cluster.hypha.workspace:
         live = _unplaced(live, nowhere)
     live = masked_live(live, world.secrets.masked)
+    asked = learning.with_history(asked, tree, live)
     desired = pinned(asked, await _older(world, pins(asked, live), workspace))
     fingerprints = {
         app_id: known[app_id] if app is asked.apps.get(app_id) else world.secrets.fingerprints(app_id, app.secrets)
@@ -210,6 +213,17 @@ async def _learn(world: World, done: Pass, before: Said | None) -> None:
             await change(seen.hypha.memory, world.lease, lambda now: learning.learned(now, took, gone, over))
         except ReconcilerError as error:  # the next pass learns it, too
             log.warning("event=not_remembered what=learned why=%s", error)
+
+
+async def _remember_commit(world: World, seen: Look) -> None:
+    commit, live = seen.tree.revision.commit, seen.live
+    if live.remembered is None or live.remembered.commit == commit or world.lease is None or seen.hypha.memory is None:
+        return
+    if learning.carried_on(seen.plan, seen.desired, live):
+        try:
+            await change(seen.hypha.memory, world.lease, lambda now: replace(now, commit=commit))
+        except ReconcilerError as error:  # the next pass does it, too
+            log.warning("event=not_remembered what=commit why=%s", error)
 
 
 async def _note(world: World, done: Pass, *, by: str, superseded_by: str) -> None:

@@ -105,7 +105,7 @@ class HyphaMemory:
         counted = self._opened(self._understood(_Record, answer), _COUNTED)
         if counted.count < before:
             raise Spoiled(f"{self._alias} is older than what was read before: somebody put it back", hint=_OLDER_HINT)
-        remembered = Remembered(counted.holder, counted.orders, counted.seconds)
+        remembered = Remembered(counted.holder, counted.orders, counted.seconds, counted.commit)
         if self._key() is not None:
             self._saw(counted.count, remembered)
         return remembered

@@ -58,11 +58,13 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """All of it but the history. `seconds`: app id → how long its latest deployments took, newest last."""
+    """All of it but the history. `seconds`: app id → how long its latest deployments took, newest last. `commit`: the
+    one that is to be in the history of those that follow, or it was rewritten; "" when there was none yet."""
 
     holder: Holder | None = None
     orders: tuple[Order, ...] = ()
     seconds: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
+    commit: str = ""
 
 
 NOTHING = Remembered()

@@ -84,7 +84,8 @@ class SourceTree:
     `name` is the cluster's file (`--cluster`), `cluster_file` its blob, `beside` all YAML files of its folder by name.
     `changed` maps a folder to the newest commit (id, subject) that touched it, when known. `refused` names entries
     beside the folders that are never followed. `rewritten` says that the commit seen before is not part of this one's
-    history: somebody force-pushed.
+    history: somebody force-pushed. `contains` says whether a commit is part of this one's history; True as well when
+    nobody can tell.
     """
 
     revision: Revision
@@ -94,5 +95,6 @@ class SourceTree:
     changed: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, "tuple[str, str]"])
     refused: Mapping[str, str] = field(default_factory=dict[str, str])
     rewritten: bool = False
+    contains: Callable[[str], bool] = field(default=lambda _: True)
     name: str = CLUSTER_FILE
     beside: Mapping[str, Blob] = field(default_factory=dict[str, Blob])

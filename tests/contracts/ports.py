@@ -221,6 +221,7 @@ REMEMBERED = Remembered(
     holder=Holder("anna", "gn01", 4242, 7, 1_700_000_000.25, 1_700_000_001.0),
     orders=(Order(OrderKind.SUSPEND, "demo", "anna", 1_700_000_000.5, reason="ü: a test", until=None, once=True),),
     seconds={"demo": (12.5, 30.0)},
+    commit="4c45ada",
 )
 
 

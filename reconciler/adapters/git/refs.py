@@ -77,6 +77,11 @@ def is_ancestor(git: Git, older: str, newer: str) -> bool:
     return True
 
 
+def is_shallow(git: Git) -> bool:
+    """Whether older commits are missing on purpose."""
+    return git("rev-parse", "--is-shallow-repository").strip() == b"true"
+
+
 def only_one(ref: str, names: Sequence[str]) -> str | None:
     """The full name meant; a branch and a tag of one name are not told apart by guessing."""
     if len(names) > 1 and names[1].startswith("refs/tags/"):

@@ -17,7 +17,7 @@ from reconciler.adapters.git.listing import APPS, Listing, listing, parse_ls_tre
 from reconciler.adapters.git.mirror import Mirror
 from reconciler.adapters.git.objects import Objects
 from reconciler.adapters.git.process import MIB, Git, GitFailed, NotReadable, in_thread
-from reconciler.adapters.git.refs import NO_COMMIT, commit_of_branch, is_ancestor, local_commit
+from reconciler.adapters.git.refs import NO_COMMIT, commit_of_branch, is_ancestor, is_shallow, local_commit
 from reconciler.adapters.git.signatures import verify
 from reconciler.adapters.git.worktree import WorkTree
 from reconciler.errors import SourceUnusable
@@ -108,7 +108,7 @@ class GitSource:
         objects = Objects(found.git, content.folders.values())
         known = {folder.tree for folder in last.folders.values()} if last else set[str]()
         commit = objects.prefetch(found.commit, _worth_reading(content, known, self._cluster))
-        rewritten = last is not None and not is_ancestor(found.git, last.revision.commit, found.commit)
+        rewritten = last is not None and not _contains(found, last.revision.commit)
         return SourceTree(
             revision=Revision(
                 self.url,
@@ -125,6 +125,7 @@ class GitSource:
             changed=_changes(found, content, None if rewritten else last, self._names(content, objects.read)),
             refused=content.refused,
             rewritten=rewritten,
+            contains=lambda commit: _contains(found, commit),
             name=self._cluster,
             beside=content.beside,
         )
@@ -227,6 +228,11 @@ def _list_commit(found: _Found) -> Listing:
             f"commit {found.commit[:7]} cannot be read: {error}", hint="clone it again, in full"
         ) from None
     return listing(parse_ls_tree(output, found.prefix))
+
+
+def _contains(found: _Found, commit: str) -> bool:
+    """A shallow clone, as pipelines make them, cannot tell."""
+    return is_ancestor(found.git, commit, found.commit) or is_shallow(found.git)
 
 
 def _identity(content: Listing) -> tuple[object, ...]:
