@@ -78,7 +78,10 @@ def _source_is_empty(removals: Removals) -> Refusal | None:
 def _history_is_another(removals: Removals) -> Refusal | None:
     if removals.confirmed or not removals.desired.rewritten:
         return None
-    message = "the branch was pushed by force: the commit seen last is not in its history, so nothing is stopped now"
+    message = (
+        "the commit that was carried out last is not in this one's history (a forced push, a rebase, another branch), "
+        "so nothing is stopped now"
+    )
     return Refusal(Reason.HISTORY_REWRITTEN, message, _confirm(removals))
 
 
