@@ -145,18 +145,18 @@ def _question(unseen: Unseen) -> str:
 def _in_order(found: tuple[Difference, ...], desired: DesiredState) -> Iterator[Difference]:
     """Dependencies before dependants, else by app id. Removals come last and are settled together."""
     waiting = {difference.app_id: difference for difference in found if difference.kind is not Kind.REMOVE}
-    for app_id in list(waiting):
-        yield from _with_dependencies(app_id, waiting, desired)
+    entered: list[tuple[Difference, Iterator[str]]] = []  # each with what it needs, and is not looked at yet
+    while waiting or entered:
+        app_id = next(entered[-1][1], None) if entered else next(iter(waiting))
+        if app_id is None:
+            yield entered.pop()[0]
+        elif difference := waiting.pop(app_id, None):
+            entered.append((difference, iter(_needed(app_id, desired))))
 
 
-def _with_dependencies(app_id: str, waiting: dict[str, Difference], desired: DesiredState) -> Iterator[Difference]:
-    difference = waiting.pop(app_id, None)
-    if difference is None:
-        return
+def _needed(app_id: str, desired: DesiredState) -> list[str]:
     app = desired.apps.get(app_id)
-    for needed in sorted(app.depends_on) if app else ():
-        yield from _with_dependencies(needed, waiting, desired)
-    yield difference
+    return sorted(app.depends_on) if app else []
 
 
 @dataclass

@@ -141,6 +141,14 @@ def test_an_update_holds_on_to_what_runs() -> None:
     assert plan_of(a_desired(app), live).steps[0].pre == (("app.digest", live.apps["demo-app"].digest),)
 
 
+def test_a_chain_of_a_thousand_is_planned_from_its_end() -> None:
+    ids = [f"a{number:04}" for number in range(1_000)]
+    apps = [an_app(app_id, depends_on=tuple(ids[at + 1 : at + 2])) for at, app_id in enumerate(ids)]
+    made = plan_of(a_desired(*apps), a_live())
+    deploys = [address for address in addresses(made) if address.startswith("deploy ")]
+    assert deploys == [f"deploy {app_id}" for app_id in reversed(ids)]
+
+
 def test_a_dependency_comes_first() -> None:
     first, second = an_app("z-first"), an_app("a-second", depends_on=("z-first",))
     made = plan_of(a_desired(first, second), a_live())
