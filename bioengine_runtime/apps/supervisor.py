@@ -244,6 +244,8 @@ class Supervisor:
         warnings = await self._fit(spec, fingerprints, ready, running)
         app_id = spec.app_id
         current = running.record if running else None
+        if current is None:  # of an app of this name that was removed by somebody who died doing it
+            await asyncio.to_thread(marks.forget, app_id, *marks.OF_APP)
         good = await asyncio.to_thread(marks.read_good, app_id)
         kept = await asyncio.to_thread(store.get, store.BLUEPRINT, current.blueprint) if current else None
         before = Blueprint.from_bytes(kept) if kept else None
@@ -257,7 +259,7 @@ class Supervisor:
         )
         plan = await in_serve_thread(lambda: self._draw(record, values, ready))
         await asyncio.to_thread(store.put, store.BLUEPRINT, record.blueprint, plan.to_bytes())
-        if again or current is None or current.release() != record.release():
+        if current and (again or current.release() != record.release()):
             await asyncio.to_thread(marks.forget, app_id, store.GATE)  # it may have been at its gate before, and failed
         if again:  # before it is sent, so that what is judged anew is never called rejected and good at once
             await asyncio.to_thread(marks.forget, app_id, store.REJECTED)
