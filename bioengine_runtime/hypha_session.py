@@ -71,6 +71,7 @@ class HyphaSession:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        self._up.clear()
         await self._drop_connection(timeout_s)
 
     async def connected(self) -> Any:

@@ -193,3 +193,14 @@ async def test_a_session_stops_also_when_an_answer_comes_at_that_moment(
         await asyncio.sleep(0)
     stopping = asyncio.create_task(session.stop())
     assert (await asyncio.wait({stopping}, timeout=1))[0]
+
+
+async def test_a_session_that_was_stopped_is_not_connected_and_offers_what_it_is_given_to_nobody(
+    server: Server, session: HyphaSession
+) -> None:
+    session.start()
+    await session.connected()
+    await session.stop()
+    assert not session.is_connected
+    await session.put(a_service("late"))
+    assert "late" not in server.listed
