@@ -155,9 +155,9 @@ def _add(kept: KeptYaml, entries: Mapping[str, dict[str, Any]], file: Path) -> N
     beside = {path.name: path for path in file.parent.glob("*.yaml") if path.is_file()}
     others = Beside({name: name for name in beside}, lambda name: beside[name].read_bytes())
     _, document, faults = parse_cluster(kept.text.encode(errors="replace"), file.name, others)
-    for fault in faults:
-        where = f"{file}, as it would be, in line {fault.line}"
-        raise NotAdopted(f"{where}: {fault.message}", hint=fault.fix or "Write the app by hand.")
+    if faults:
+        where = f"{file}, as it would be, in line {faults[0].line}"
+        raise NotAdopted(f"{where}: {faults[0].message}", hint=faults[0].fix or "Write the app by hand.")
     for app_id, entry in entries.items():
         if document.value["apps"][app_id] != entry:
             raise NotAdopted(f"{app_id} runs with what no YAML file can say", hint="Write the app by hand.")

@@ -83,7 +83,10 @@ def locked_version(package: str) -> str:
 def home(folder: Path) -> Iterator[Check]:
     """Whether others of this machine can read what is ours alone, and how much room there is."""
     secrets = folder / "secrets"
-    if not folder.exists():
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        yield fail("home", f"{there} is no folder", "Choose another place with --home.")
+    elif not folder.exists():
         yield ok("home", f"{folder} is not there yet; it is made when it is needed")
     elif open_files := [path for path in _private(secrets) if _mode(path) & 0o077]:
         shown = listed([f"{path.name} {_mode(path):04o}" for path in open_files])
@@ -94,7 +97,6 @@ def home(folder: Path) -> Iterator[Check]:
             yield fail("home", f"others may write to {folder} ({mode:04o})", f"chmod go-w {folder}")
         else:
             yield ok("home", f"{folder} ({mode:04o}), secrets for us only")
-    there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     saw, fix = f"{size(free)} free in {there}", "Make room there, or choose another place with --home."
     if free < TOO_LITTLE_SPACE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class At:
     def read(cls, address: str, option: str) -> At:
         """From HOST:PORT. Raises BadAddress."""
         host, _, port = address.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
+        if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
             raise BadAddress(f'"{address}" is no HOST:PORT', hint=f"Such as {option} 127.0.0.1:8780.")
         return cls(host.strip("[]"), int(port))
 

@@ -11,13 +11,27 @@ from typing import Any
 import typer
 
 from reconciler.cli.show import Screen
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, Remedy
 from reconciler.telling.logs import json_handler, text_handler
 
 log = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 """Exit code of what a signal cut off, as shells have it."""
+
+
+class Unusable(ReconcilerError):
+    """A file or folder of this machine that we may not use as we must."""
+
+    remedy = Remedy.OPERATOR
+
+
+def unusable(error: BaseException) -> Unusable | None:
+    """What an operating system's error says of a file, in words; None for one that is not about a file."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    hint = "Make it usable for this user. --home names another folder for what is kept on this machine."
+    return Unusable(f"{error.filename}: {error.strerror}", hint=hint)
 
 
 def leave(
@@ -37,8 +51,11 @@ def leave(
             code = trouble or error.exit_code
         except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: somebody insisted on an end
             code = INTERRUPTED
-        except Exception:  # the outermost boundary: a traceback may quote a secret, and logs are masked
-            log.exception("event=bug This is a mistake in reconcile itself; please report it.")
+        except Exception as error:  # the outermost boundary: a traceback may quote a secret, and logs are masked
+            if known := unusable(error):
+                screen.error(known)
+            else:
+                log.exception("event=bug This is a mistake in reconcile itself; please report it.")
             code = trouble or 1
     raise typer.Exit(code)
 

@@ -180,6 +180,13 @@ def test_secrets_that_others_may_read_fail(tmp_path: Path) -> None:
     assert next(doctor_here.home(tmp_path)).level is Level.FAIL
 
 
+@pytest.mark.parametrize("inside", ["", "x/y"])
+def test_a_home_that_is_a_file_or_below_one_fails(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "file").write_text("")
+    check, _ = doctor_here.home(tmp_path / "file" / inside)
+    assert check.level is Level.FAIL and "is no folder" in check.saw and "--home" in check.fix
+
+
 def test_a_full_disk_is_told_before_it_hurts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for free, level in ((10**8, Level.FAIL), (10**9, Level.WARN), (10**11, Level.OK)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: shutil._ntuple_diskusage(free, 0, free))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -346,7 +346,7 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("address", ["8780", "localhost:", "localhost:http", "localhost:99999"])
+@pytest.mark.parametrize("address", ["8780", "localhost:", "localhost:http", "localhost:²", "localhost:99999"])
 def test_an_address_that_is_none_says_what_one_looks_like(secret_file: Path, address: str) -> None:
     with pytest.raises(BadAddress) as refusal:
         Doors.read(address, secret_file, None, None)
