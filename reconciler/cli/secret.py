@@ -24,7 +24,7 @@ from reconciler.age import (
     recipient_of,
 )
 from reconciler.cli.place import keep_out_of_git
-from reconciler.cli.secret_text import SecretText, Spot, spot_of
+from reconciler.cli.secret_text import SecretText, Spot, may_hold_secrets, spot_of
 from reconciler.errors import ReconcilerError, Remedy
 from reconciler.secrets import IDENTITY_VARIABLE, CannotOpen, identity_file
 
@@ -130,7 +130,7 @@ def rotate(vault: Vault, said: For) -> list[tuple[Path, int]]:
         hint = "Name the repository with --repo, and a folder of it with --path."
         raise SecretTrouble(f"{vault.folder} is no folder", hint=hint)
     changed: list[tuple[Path, int, str]] = []
-    for file in sorted(vault.folder.glob("*.yaml")):
+    for file in filter(may_hold_secrets, sorted(vault.folder.glob("*.yaml"))):
         text = SecretText.read(file)
         spots = text.spots()
         values = [(spot, _opened(vault, text, spot)) for spot in spots]
@@ -144,8 +144,12 @@ def rotate(vault: Vault, said: For) -> list[tuple[Path, int]]:
 
 
 def with_editor(file: Path) -> int:
-    """The person's own editor; its exit code."""
-    words = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    """The person's own editor; its exit code. Raises SecretTrouble."""
+    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise SecretTrouble(f"EDITOR is no command: {error}", hint="Set EDITOR, for example to vi.") from None
     try:
         return subprocess.run([*words, str(file)], check=False).returncode
     except OSError as error:

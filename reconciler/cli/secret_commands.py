@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli.ending import unusable
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
 from reconciler.errors import ReconcilerError
@@ -91,11 +92,14 @@ def encrypt(
       reconcile secrets encrypt --set demo-app.hypha_token --recipient age1…
     """
     from reconciler.cli import secret
+    from reconciler.cli.secret_text import NAME
 
     with _told() as screen:
         vault, said = _vault(repo, path, cluster, home), secret.For(recipient or (), recipients_file)
         value = _asked()
         if set_ is None:
+            if not NAME.fullmatch(name):
+                raise typer.BadParameter("letters, digits and underscores, no digit first", param_hint="NAME")
             text = secret.encrypted(vault, value, said)
             typer.echo("\n".join([f"{name}:", "  age: |", *(f"    {line}" for line in text.splitlines())]))
         else:
@@ -159,10 +163,15 @@ def _vault(repo: Path, path: str, cluster: str, home: Path | None):
 
 
 def _asked() -> str:
-    """From a person without echo, or from a pipe."""
+    """From a person without echo, or from a pipe. Raises SecretTrouble."""
     if sys.stdin.isatty():
         return str(typer.prompt("Value", hide_input=True, confirmation_prompt=True, err=True))
-    return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        from reconciler.cli.secret import SecretTrouble
+
+        raise SecretTrouble("the value is not UTF-8", hint="Encode it as text, for example with base64.") from None
 
 
 @contextmanager
@@ -171,6 +180,9 @@ def _told() -> Generator[Screen, None, None]:
     screen = Screen()
     try:
         yield screen
-    except ReconcilerError as error:
-        screen.error(error)
-        raise typer.Exit(error.exit_code) from None
+    except (ReconcilerError, OSError) as error:
+        known = error if isinstance(error, ReconcilerError) else unusable(error)
+        if known is None:
+            raise
+        screen.error(known)
+        raise typer.Exit(known.exit_code) from None

@@ -19,6 +19,9 @@ from reconciler.planning.explain import did_you_mean
 from reconciler.planning.overlay import EXTENDS, is_secret
 from reconciler.planning.yaml_text import Document, read_yaml
 
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""Of an environment variable."""
+
 
 class NotThere(ReconcilerError):
     """The file does not have, or cannot take, the secret that is named."""
@@ -36,6 +39,14 @@ class Spot:
         return ".".join(part for part in self.path if part not in ("apps", "env"))
 
 
+def may_hold_secrets(file: Path) -> bool:
+    """Whether an encrypted text stands in it, or we may not look; other files are not ours to judge."""
+    try:
+        return file.is_file() and b"BEGIN AGE ENCRYPTED FILE" in file.read_bytes()
+    except OSError:
+        return True
+
+
 def spot_of(target: str) -> Spot:
     """Raises NotThere for what names no such place."""
     match target.split("."):
@@ -43,7 +54,7 @@ def spot_of(target: str) -> Spot:
             return Spot(("hypha", "token"))
         case [app_id, "hypha_token"]:
             return Spot(("apps", app_id, "hypha_token"))
-        case [app_id, class_name, name] if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        case [app_id, class_name, name] if NAME.fullmatch(name):
             return Spot(("apps", app_id, "env", class_name, name))
         case _:
             hint = "Write APP.CLASS.NAME (CLASS may be *), APP.hypha_token, or hypha.token."
@@ -66,8 +77,11 @@ class SecretText:
             hint = "Name the repository with --repo, and the file with --cluster."
             raise NotThere(f"{file} cannot be read: {error.strerror}", hint=hint) from None
         document = read_yaml(data)
-        if document.faults or not isinstance(cast("object", document.value), dict):
-            raise NotThere(f"{file} is no valid YAML mapping", hint="See what is wrong with: reconcile validate")
+        if document.faults:
+            fault = document.faults[0]
+            raise NotThere(f"{file}:{fault.line}:{fault.column}: {fault.message}", hint=fault.fix)
+        if not isinstance(cast("object", document.value), dict):
+            raise NotThere(f"{file} is no mapping", hint="Write `key: value` lines into it.")
         return cls(file, document.text)
 
     def where(self, spot: Spot) -> str:

@@ -399,6 +399,50 @@ def test_rotating_writes_nothing_when_one_value_cannot_be_opened(tmp_path: Path,
     assert VALUE not in done.output
 
 
+@pytest.mark.parametrize("other", ["- a list\n", "a: &anchor 1\nb: *anchor\n", "tab:\n\t- x\n"])
+def test_rotating_minds_only_files_with_something_to_rotate(tmp_path: Path, repo: Path, key: Path, other: str) -> None:
+    """Caught: a docker-compose.yaml beside cluster.yaml stopped the rotation of keys."""
+    run(tmp_path, "encrypt", "--set", "one.Main.PASS", value=VALUE)
+    (repo / "other.yaml").write_text(other)
+    (repo / "folder.yaml").mkdir()
+    done = run(tmp_path, "rotate")
+    assert done.exit_code == 0 and value_of(repo, key) == VALUE, done.stderr
+    assert (repo / "other.yaml").read_text() == other
+
+
+def test_a_file_with_secrets_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, repo: Path, key: Path) -> None:
+    run(tmp_path, "encrypt", "--set", "one.Main.PASS", value=VALUE)
+    (repo / "prod.yaml").write_text(cluster(repo) + "a: yes\n")
+    done = run(tmp_path, "rotate")
+    assert done.exit_code == 1 and key.exists() and "prod.yaml:" in done.stderr and 'quote it: "yes"' in done.stderr
+
+
+def test_a_value_that_is_no_text_and_a_name_that_is_none_are_refused_in_words(tmp_path: Path, key: Path) -> None:
+    """Caught: a traceback, and YAML that we refuse to read."""
+    home = ["--repo", str(tmp_path / "repo"), "--home", str(key.parents[1])]
+    raw = CliRunner().invoke(app, ["secrets", "encrypt", *home], input=b"h\xe4")
+    assert raw.exit_code == 1 and "the value is not UTF-8" in raw.stderr
+    named = CliRunner().invoke(app, ["secrets", "encrypt", "bad name", *home], input=VALUE)
+    assert named.exit_code == 2 and "letters, digits and underscores" in named.stderr and not named.stdout
+
+
+def test_an_editor_that_is_no_command_is_told(
+    tmp_path: Path, repo: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, "encrypt", "--set", "one.Main.PASS", value=VALUE)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "'vi")
+    done = run(tmp_path, "edit", "one.Main.PASS")
+    assert done.exit_code == 1 and "EDITOR is no command" in done.stderr and value_of(repo, key) == VALUE
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["secrets", "keygen", "--repo", str(tmp_path / "repo"), "--home", str(tmp_path / "file" / "x")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1 and f"{tmp_path}/file" in done.stderr and "--home" in done.stderr
+
+
 def test_files_keep_their_rights(tmp_path: Path, repo: Path, key: Path) -> None:
     (repo / "cluster.yaml").chmod(0o640)
     run(tmp_path, "encrypt", "--set", "one.Main.PASS", value=VALUE)
