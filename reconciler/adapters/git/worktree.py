@@ -1,7 +1,7 @@
 """Uncommitted files of a local repository, named by the ids that git would give them.
 
 Law: a work tree without changes has the same ids as HEAD, so planning it gives the same plan. Where attributes have git
-change a file on its way to disk (`eol=crlf`, `filter=lfs`), it counts as changed: it would be uploaded as it lies there.
+change a file on its way to disk (`eol=crlf`, `filter=lfs`), it counts as changed: it is uploaded as it lies there.
 """
 
 from __future__ import annotations
