@@ -36,7 +36,7 @@ from reconciler.slots import Slots
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 20.0
-"""So long a pass that others follow waits for an environment; nothing else is looked at meanwhile."""
+"""So long the first pass of several waits for an environment; nothing else is looked at meanwhile."""
 
 
 class StillGoing(Exception):

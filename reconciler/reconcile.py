@@ -28,7 +28,7 @@ from reconciler.planning.pins import pinned, pins
 from reconciler.planning.planner import plan
 from reconciler.planning.rights import anchored
 from reconciler.planning.source import SourceTree
-from reconciler.planning.steps import Outcome, Plan, PlanOptions, Result, Step
+from reconciler.planning.steps import Outcome, Plan, PlanOptions, Reason, Result, Step
 from reconciler.planning.story import explain
 from reconciler.planning.timing import first_wave
 from reconciler.ports import Hypha, OrderRefused, Said, Told, World
@@ -134,7 +134,7 @@ async def carry_out(
     holder = await _hold(world, seen.hypha) if do.steps else None
     against = _against(seen, clock, approved=approved)
     brake = Brake(world.lease, seen.hypha.memory, lambda: _newer_commit(world, seen, woken), against)
-    patience_s = PATIENCE_S if one_wave else math.inf
+    patience_s = _patience_s(world.told) if one_wave else math.inf
     means = Means(seen.hypha, world.secrets, seen.tree.read, manifests_of(seen.desired), brake, patience_s)
     outcomes = await apply(do, means, parallel=seen.desired.cluster.policy.parallel, tell=tell)
     before = world.told.said
@@ -146,6 +146,12 @@ async def carry_out(
     if brake.lost:
         raise brake.lost
     return done
+
+
+def _patience_s(told: Told) -> float:
+    """What was begun by the pass before is only asked for, so that nothing that comes meanwhile waits for it."""
+    before = told.said.report["apps"] if told.said else ()
+    return 0.0 if any(app["reason"] == Reason.UPDATING for app in before) else PATIENCE_S
 
 
 async def tell_trouble(world: World, error: Exception) -> None:

@@ -49,6 +49,17 @@ async def test_the_others_go_on_and_a_later_pass_asks_again(fake: FakeWorld) -> 
     assert fake.runtime.apps.keys() == {"one", "two"} and set(results(last).values()) == {Result.DONE}
 
 
+async def test_only_the_first_pass_waits_a_little(fake: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reconciler.reconcile.PATIENCE_S", 0.02)
+    fake.runtime.builds["one"] = 1_000_000
+    asked: list[int] = []
+    for _ in range(3):
+        fake.forget_calls()
+        await reconcile(fake.world, PlanOptions())
+        asked.append(fake.runtime.calls.count("prepare one"))
+    assert asked[0] > 1 and asked[1:] == [1, 1]
+
+
 async def test_it_is_told_as_on_its_way_and_the_loop_looks_again_soon(fake: FakeWorld) -> None:
     done = await reconcile(fake.world, PlanOptions())
     (one,) = (app for app in done.report["apps"] if app["id"] == "one")
