@@ -20,9 +20,11 @@ from reconciler.errors import InvalidDesiredState, SourceUnusable
 from reconciler.planning.desired import AppCode, DesiredApp, DesiredState
 from reconciler.planning.explain import did_you_mean, parse, problem, problem_at
 from reconciler.planning.folder import FolderFacts, read_folder, twins, user_problems
+from reconciler.planning.ignoring import astray
 from reconciler.planning.memo import Memo
 from reconciler.planning.overlay import Beside, read_layers
 from reconciler.planning.problems import Location, Problem
+from reconciler.planning.shown import VALUE_LIMIT, plain
 from reconciler.planning.source import CLUSTER_FILE, SourceTree
 from reconciler.planning.steps import SecretTable
 from reconciler.planning.variables import with_variables
@@ -232,6 +234,7 @@ class _Instance:
         if self.app_id in _services(self.cluster.hypha):
             yield self._at((), f'"{self.app_id}" is a name of the system itself', "choose another id", key=True)
         yield from self._env_problems()
+        yield from self._ignore_problems()
         if self.instance.source is not None and self.facts is None:
             yield self._no_folder(self.instance.source)
         elif self.facts is not None:
@@ -272,6 +275,17 @@ class _Instance:
                     yield self._at(at, f"{name} is {_HIDDEN}, which stands where a value was hidden", fix, key=True)
                 elif real != name and real in variables:
                     yield self._at(at, f"{name} and {real} are the same variable", "keep one of them", key=True)
+
+    def _ignore_problems(self) -> Iterator[Problem]:
+        """Pointers at which no spec of this app can differ: they would leave out nothing, in silence."""
+        known = self.facts is not None and not self.facts.problems
+        classes = [facts.name for facts in self.facts.classes] if self.facts and known else []
+        for number, pointer in enumerate(self.instance.ignore):
+            if found := astray(pointer, classes):
+                before = "/".join(pointer.split("/")[: found.depth + 1])
+                message = f'ignore: there is no "{plain(found.part, VALUE_LIMIT)}" in {before or "an app"}'
+                fix = did_you_mean(found.part, found.known) or f"end it there: {before}"
+                yield self._at(("ignore", number), message, fix)
 
     def _class_name_problems(self) -> Iterator[Problem]:
         names = [facts.name for facts in self.facts.classes] if self.facts else []

@@ -6,12 +6,16 @@ never left out by accident, and no text from a repository is run as an expressio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 from jsonpointer import JsonPointer
 
 from bioengine_runtime.contract.app import AppSpec
+from bioengine_runtime.contract.base import ENTIRE
 
 _LEFT_OUT = {"ignored": True}
 _NOTHING: dict[str, Any] = {}
@@ -31,6 +35,68 @@ def accepted(before: AppSpec, after: AppSpec, ignore: Iterable[str]) -> tuple[st
     return tuple(
         sorted(text for text, one in pointers.items() if one.resolve(old, _ABSENT) != one.resolve(new, _ABSENT))
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Astray:
+    """Where a pointer leaves every spec that an app can have: its `depth`th part, and the names that there are."""
+
+    depth: int
+    part: str
+    known: tuple[str, ...]
+
+
+def astray(pointer: str, classes: Collection[str] = ()) -> Astray | None:
+    """None when some spec has such a place. `classes`: of the app's code; none when they are not known."""
+    kinds = _kinds(_schema())
+    parts: tuple[str, ...] = tuple(JsonPointer(pointer).parts)
+    for depth, part in enumerate(parts):
+        known = [name for kind in kinds for name in kind.get("properties", ())]
+        if depth == 1 and parts[0] in _BY_CLASS and classes:
+            known = [*classes, ENTIRE]
+        kinds = [inner for kind in kinds for inner in _within(kind, part)]
+        if not kinds or (known and part not in known):
+            return Astray(depth, part, tuple(known))
+    return None
+
+
+_BY_CLASS = frozenset({"kwargs", "env", "secrets", "replicas", "autoscaling"})
+"""Fields of AppSpec whose first keys are the classes of an app's code."""
+Schema = Mapping[str, Any]
+
+
+@cache
+def _schema() -> Schema:
+    return AppSpec.model_json_schema()
+
+
+def _kinds(schema: Schema) -> list[Schema]:
+    """Without references and alternatives."""
+    if reference := schema.get("$ref"):
+        return _kinds(_schema()["$defs"][reference.rpartition("/")[2]])
+    alternatives: Sequence[Schema] = schema.get("anyOf", (schema,))
+    return [schema] if alternatives == (schema,) else [kind for one in alternatives for kind in _kinds(one)]
+
+
+def _within(kind: Schema, part: str) -> Iterator[Schema]:
+    """What may stand at this key or number; nothing when there is none in a value of this kind."""
+    if "type" not in kind:  # any JSON
+        yield {}
+    elif kind["type"] == "array" and part.isdecimal():
+        yield from _kinds(kind["items"])
+    elif kind["type"] == "object":
+        yield from (one for value in _values(kind, part) for one in _kinds(value))
+
+
+def _values(table: Schema, key: str) -> Iterator[Schema]:
+    properties, patterns = table.get("properties", {}), table.get("patternProperties", {})
+    if key in properties:
+        yield properties[key]
+        return
+    yield from (value for pattern, value in patterns.items() if re.search(pattern, key))
+    others = table.get("additionalProperties", not patterns)
+    if others is not False:
+        yield {} if others is True else others
 
 
 def _without(spec: AppSpec, ignore: Iterable[str]) -> dict[str, Any]:

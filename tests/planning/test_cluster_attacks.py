@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from bioengine_runtime.contract.app import AppSpec
 from reconciler.planning.declare import declare, parse_cluster
 from reconciler.planning.yaml_text import MAX_FAULTS, Fault, read_yaml
 from tests.planning.test_desired import NEEDED, a_cluster, a_source, broken, demo, refusal
@@ -178,7 +179,38 @@ def test_sc_17_what_may_differ_is_named_by_pointers_and_no_pattern_is_run(pointe
 
 def test_sc_17_a_long_pointer_is_judged_at_once() -> None:
     assert faults(app(f'ignore: ["{"/a" * 100_000}~"]'))
-    assert demo(NEEDED, 'ignore: ["/env/*/MODE", "/a~1b/~0"]').ignore == ("/env/*/MODE", "/a~1b/~0")
+    named = ("/env/*/MODE", "/rollout/probe/args/a~1b/~0")
+    assert demo(NEEDED, f'ignore: ["{named[0]}", "{named[1]}"]').ignore == named
+
+
+@pytest.mark.parametrize(
+    ("pointer", "message", "fix"),
+    [
+        ("/max_ongoing_request", '"max_ongoing_request" in an app', 'did you mean "max_ongoing_requests"?'),
+        ("/kwarg/Main", '"kwarg" in an app', 'did you mean "kwargs"?'),
+        ("/env/MODE", '"MODE" in /env', "known here: "),
+        ("/rollout/prob", '"prob" in /rollout', 'did you mean "probe"?'),
+        ("/ice_servers/0/url", '"url" in /ice_servers/0', 'did you mean "urls"?'),
+        ("/secrets/*/TOKEN", '"TOKEN" in /secrets/*', "end it there: /secrets/*"),
+        ("/debug/x", '"x" in /debug', "end it there: /debug"),
+    ],
+)
+def test_a_pointer_to_nothing_that_an_app_has_is_no_silence(pointer: str, message: str, fix: str) -> None:
+    """Caught: a typo that was taken, so that what was to be left alone was healed."""
+    (found,) = broken(NEEDED, f'ignore: ["{pointer}"]')
+    assert message in found.message and fix in found.fix and found.where.line > 1
+
+
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        *(f"/{name}" for name in AppSpec.model_fields),
+        *("/kwargs/*/size", "/replicas/*", "/autoscaling/*/max_replicas", "/rollout/probe/expected/x/0"),
+        *("/authorized_users/0", "/authorized_users/ping/0", "/ice_servers/0/urls/1", "/secrets/*/0"),
+    ],
+)
+def test_a_pointer_to_what_some_spec_has_is_taken(pointer: str) -> None:
+    assert demo(NEEDED, f'ignore: ["{pointer}"]').ignore == (pointer,)
 
 
 @pytest.mark.parametrize("class_name", ["Main", '"*"'])
