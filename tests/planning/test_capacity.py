@@ -63,7 +63,7 @@ def test_what_nobody_knows_is_not_said() -> None:
 @pytest.mark.parametrize("amount", [10**400, float("inf"), float("nan"), -1], ids=["huge", "inf", "nan", "less"])
 @pytest.mark.parametrize("name", ["num_cpus", "num_gpus", "memory"])
 def test_an_amount_that_cannot_be_is_not_known(name: str, amount: float) -> None:
-    absurd = an_app(code=some_code(classes=[a_class(**{name: amount})]))
+    absurd = an_app(code=some_code(classes=[replace(a_class(), options={"ray_actor_options": {name: amount}})]))
     made = a_plan(absurd, an_app("other"), nodes=[a_node(CPU=4, GPU=4)])
     assert effect_of(made).room == "" and effect_of(made, "other").room
 

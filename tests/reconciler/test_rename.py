@@ -43,13 +43,12 @@ class Rename:
         self.keeper._source.again()
         return await self.keeper.one_pass()
 
-    async def passes_after_rest(self, number: int = 1) -> Pass:
-        """With whoever rests between them at work again."""
-        for _ in range(number):
+    async def two_passes_after_rest(self) -> None:
+        """With whoever rests at work again in each of them."""
+        for _ in range(2):
             rested = {app_id: replace(rest, until=0.0) for app_id, rest in self.keeper._resting.items()}
             self.keeper._resting = rested
-            done = await self.passes()
-        return done
+            await self.passes()
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +82,7 @@ async def test_it_serves_while_the_environment_cannot_be_built() -> None:
     held = {held.app_id: held for held in (await rename.passes()).look.plan.held}
     assert held.keys() == {"one", "uno"} and {one.reason for one in held.values()} == {Reason.BACKING_OFF}
     assert "prepare uno" in held["one"].message and "no such package" in held["one"].message
-    await rename.passes_after_rest(2)
+    await rename.two_passes_after_rest()
     assert rename.running == {"one", "two"}
 
 
@@ -91,10 +90,10 @@ async def test_it_serves_while_the_worker_does_not_take_the_new_one() -> None:
     rename = await Rename.begun()
     rename.fake.runtime.fail("apply uno", ValueError("no"))
     await rename.passes(2)
-    await rename.passes_after_rest(2)
+    await rename.two_passes_after_rest()
     assert rename.running == {"one", "two"}
     rename.fake.runtime.heal()
-    await rename.passes_after_rest(2)
+    await rename.two_passes_after_rest()
     assert rename.running == {"two", "uno"}
 
 
