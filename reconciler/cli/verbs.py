@@ -27,7 +27,7 @@ from reconciler.planning.approving import guarded
 from reconciler.planning.conditions import TIME_HELPS
 from reconciler.planning.declare import declare
 from reconciler.planning.problems import Problem
-from reconciler.planning.rights import by_itself
+from reconciler.planning.rights import by_itself, is_approved
 from reconciler.planning.shown import listed, plain
 from reconciler.planning.source import CLUSTER_FILE
 from reconciler.planning.steps import Plan, PlanOptions
@@ -253,6 +253,7 @@ def _refuse_unknown(named: Collection[str], known: Collection[str], option: str,
 
 async def _carry_out(world: World, seen: Look, wishes: Wishes, screen: Screen, *, approved: bool) -> int:
     """Also what waits for something to come up, with `wait`: all of it is in the look, and no more is done."""
+    approved = approved or is_approved(seen.plan, seen.desired.cluster.policy, seen.live)
     lines = JsonLines(screen) if wishes.output == "jsonl" else None
     with screen.progress(len(seen.plan.steps)) as progress:
         if lines:
@@ -328,7 +329,9 @@ def _approve(wishes: Wishes, planned: Plan, screen: Screen) -> bool:
         return True
     somebody = _somebody_is_there() and not wishes.auto_approve
     if planned.gate and not somebody:
-        raise NotApproved(planned.gate.message, hint=planned.gate.fix)
+        # Nobody else sees uncommitted files, so nobody else can approve them.
+        alone = f"Say yes to it at a terminal: reconcile apply{planned.options.typed}"
+        raise NotApproved(planned.gate.message, hint=alone if planned.revision.worktree else planned.gate.fix)
     if wishes.auto_approve:
         return False
     if not somebody:

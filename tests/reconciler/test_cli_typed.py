@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import pytest
 import typer
 
 from reconciler.cli.commands import app
-from reconciler.cli.place import Place
+from reconciler.cli.place import Place, source_of
 from reconciler.cli.typed import TAKES, typed
 from reconciler.errors import SourceUnusable
 from reconciler.planning.people import Anchor
 from reconciler.planning.source import Trust
 from tests.fakes import FakeMemory, FakeSource, FakeWorld, a_repository, an_app_folder
+from tests.reconciler.git_world import Repository
 from tests.reconciler.test_orders import Gone, Lab, held_by_another
 
 COMMANDS: Any = typer.main.get_command(app)
@@ -221,6 +223,20 @@ def test_a_plan_that_waits_for_a_yes_ends_with_how_to_say_it(lab: Lab, tmp_path:
         assert plan_id and last(text).startswith(f"reconcile approve {plan_id[0]} --repo lab")
     told = understood(last(lab.run("plan", "lab", "--force").output))
     assert told["force"] and "auto_approve" in told, "what is asked for besides cannot be approved"
+
+
+def test_what_is_not_committed_is_said_yes_to_where_it_is(lab: Lab, tmp_path: Path) -> None:
+    """Caught: advice to approve it, by a command that reads what is committed, and finds another plan."""
+    folder = Repository(tmp_path / "lab").path
+    for name, content in a_repository("one", cluster="policy: {apply: manual}\n").items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    home, place = lab.home / "home", Place(str(folder), worktree=True)
+    lab.fake.source = source_of(replace(place, home_option=home))  # type: ignore[assignment]
+    told = understood(last(lab.run("plan", str(folder), "--worktree").output))
+    assert told["worktree"] and "auto_approve" in told
+    refused = lab.run("apply", str(folder), "--worktree", "--auto-approve").stderr
+    assert understood(last(refused).partition(": ")[2].partition(": ")[2])["worktree"]
 
 
 def test_the_advice_about_a_saved_plan_is_about_the_repository_it_is_from(lab: Lab, tmp_path: Path) -> None:
