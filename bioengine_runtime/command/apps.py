@@ -267,6 +267,8 @@ def status(
         app_id, one = next(iter(statuses.items()))
         if one.get("status") == "RUNNING":
             place.screen.next(how_to_call(place, app_id, one))
+        elif one.get("status") == "NOT_RUNNING" and not one.get("deployments"):
+            place.screen.next(place.command("apps", "status"))
         else:
             place.screen.next(place.command("apps", "logs", app_id, "--previous", "1"))
 

@@ -221,6 +221,7 @@ def test_status_of_one_tells_all_of_it_and_its_lines(server: FakeServer, worker:
     assert "Demo#r1" not in bioengine(server, "apps", "status", "demo").stdout
     missing = bioengine(server, "apps", "status", "other")
     assert missing.exit_code == 0 and "- NOT_RUNNING" in missing.stdout
+    assert missing.stderr == "Next:  bioengine apps status\n", "and not logs, of which there are none"
 
 
 def test_status_of_a_broken_one_comes_to_the_point(server: FakeServer, worker: FakeWorker) -> None:
