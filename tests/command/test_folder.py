@@ -130,6 +130,24 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     assert problem.endswith("has no manifest.yaml; rename manifest.yml to manifest.yaml")
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('authorized_users: ["anna"]', 'key "authorized_users" is given twice, first in line 7; keep one of them'),
+        ("tags: [{a: 1, a: 2}]", 'key "a" is given twice, first in line 9; keep one of them'),
+        ("<<: {tags: []}", "merge key <<; write its keys out"),
+        ("tags: \x01", "character U+0001 is not allowed; remove it"),
+        ("tags: [", "not YAML: did not find expected node content; mend this line or the one above it"),
+    ],
+)
+def test_what_would_be_read_in_two_ways_or_not_at_all_is_told_with_its_line(
+    tmp_path: Path, more: str, told: str
+) -> None:
+    """Caught: of a key that is there twice the last one won, also of who may call."""
+    (problem,) = problems_of(a_folder(tmp_path, manifest=f"{MANIFEST}{more}\n"))
+    assert problem.startswith("manifest.yaml: line ") and problem.endswith(f": {told}")
+
+
 @pytest.mark.parametrize("content", ["", "a: [", "- a", "\x00"], ids=["empty", "no-yaml", "list", "binary"])
 def test_a_manifest_that_is_none(tmp_path: Path, content: str) -> None:
     (problem,) = problems_of(a_folder(tmp_path, manifest=content))
