@@ -112,6 +112,32 @@ async def test_what_comes_up_beside_it_is_held_and_the_rest_goes_on() -> None:
     assert number(fake, "three") != 50
 
 
+@pytest.mark.parametrize("drift", [False, True])
+async def test_a_yes_is_also_to_what_waits_but_to_no_drift_that_does(*, drift: bool) -> None:
+    """`one` is being updated, so what else differs of it is looked at when that has ended; `new` is deployed."""
+    fake = a_world("one", cluster="")
+    await one_pass(fake)
+    files = a_repository("one", "new", cluster=MANUAL, one="    max_ongoing_requests: 3\n")
+    if drift:
+        fake.source.commit(files)
+        await approve(fake, await one_pass(fake))
+        await one_pass(fake)
+        fake.source.commit({"cluster.yaml": files["cluster.yaml"], **an_app_folder("new", says="2")})
+        by_hand(fake, "one", 50)
+    else:
+        fake.source.commit(files)
+    before = fake.runtime.apps["one"]
+    fake.runtime.apps["one"] = before.model_copy(update={"updating": True})
+    waiting = await one_pass(fake)
+    assert [(held.app_id, held.reason, held.drift) for held in waiting.look.plan.held] == [
+        ("one", Reason.UPDATING, drift)
+    ]
+    await approve(fake, waiting)
+    fake.runtime.apps["one"] = before
+    await one_pass(fake)
+    assert number(fake, "one") == (50 if drift else 3)
+
+
 async def test_another_commit_is_another_plan() -> None:
     fake = a_world("one", "two", **CHAIN)
     await approve(fake, await one_pass(fake))
