@@ -134,7 +134,8 @@ def test_every_command_of_the_recipes_is_one_that_we_know(name: str) -> None:
     found = [words for script in scripts(recipe(name)) for words in ours(script)]
     assert {words[0] for words in found} == {"plan", "apply"}
     for verb, *words in found:
-        commands()[verb].make_context(verb, list(words))  # raises on what it does not know
+        known = [word.replace("$HYPHA_SERVER_URL", "https://hypha.example") for word in words]
+        commands()[verb].make_context(verb, known)  # raises on what it does not know
 
 
 @pytest.mark.parametrize("name", RECIPES)
