@@ -144,7 +144,8 @@ class StatusService:
     async def approve(self, caller: Caller, plan_id: PlanId, reason: Why = "", cluster: Cluster = "") -> Document:
         """Let the plan of this id be carried out, though the policy would wait or no window is open (so say approvers),
         and apps be stopped (so say pruners). Of a plan without steps: undo the drift that it only tells (approvers),
-        or stop the apps that it holds back until somebody confirms it (pruners). It counts as long as a saved plan."""
+        or stop the apps that it holds back until somebody confirms it (pruners). It counts as long as a saved plan, for
+        what that plan shows, and for nothing that comes up later."""
         orders = self._ordering(caller, "approve", cluster, self._pruners())
         plan = self._board.plan()
         if not plan.get("id") or plan["id"] != plan_id:
