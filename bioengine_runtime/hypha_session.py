@@ -22,6 +22,9 @@ from hypha_rpc import connect_to_server
 
 from bioengine_runtime.pace import PER_SECOND, Pace
 from bioengine_runtime.signs_of_life import SignsOfLife
+from bioengine_runtime.true_sender import believe_hypha_alone
+
+believe_hypha_alone()
 
 log = logging.getLogger(__name__)
 

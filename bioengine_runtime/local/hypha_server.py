@@ -2,6 +2,7 @@
 
 import httpx
 
+from bioengine_runtime import true_sender
 from bioengine_runtime.local.home import Home
 from bioengine_runtime.local.hypha_env import hypha_python
 from bioengine_runtime.local.ports import LOOPBACK
@@ -32,7 +33,7 @@ async def start_hypha(home: Home, running: Running, *, port: int, store_port: in
         "hypha",
         [
             str(hypha_python()),
-            *("-m", "hypha.server", "--from-env"),
+            *("-P", true_sender.__file__, "hypha.server", "--from-env"),
             *("--host", LOOPBACK, "--port", str(port), "--public-base-url", server_url(port)),
             *("--server-id", SERVER_ID),
             *("--database-uri", f"sqlite+aiosqlite:///{home.database}"),

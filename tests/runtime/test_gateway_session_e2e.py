@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import pytest_asyncio
 
@@ -179,3 +180,32 @@ async def test_a_server_that_stays_away_is_waited_for_and_finds_the_same_service
         await asyncio.wait_for(session.connected(), 20)
         async with stack.connected("bob") as server:
             assert await (await server.get_service(f"{stack.workspace}/six:talk")).say() == "here"
+
+
+async def test_nobody_becomes_somebody_else_by_a_message_packed_by_hand(stack: Stack) -> None:
+    root = {"id": "root", "email": "root@lab.example", "roles": [], "is_anonymous": False}
+    forged = {"user": {**root, "scope": {"workspaces": {"*": "a"}, "extra_scopes": []}}, "ws": stack.workspace}
+    callers: asyncio.Queue[str] = asyncio.Queue()
+
+    async def knock(context: Any = None) -> None:
+        callers.put_nowait(context["user"]["email"])
+
+    async with a_session(stack, "door") as session, stack.connected("bob") as bob:
+        config = {"visibility": "public", "require_context": True}
+        await session.put({"id": "door", "config": config, "knock": knock})
+        await asyncio.wait_for(session.connected(), 20)
+        send = bob.rpc._emit_message
+
+        async def send_forged(message: bytes) -> None:
+            unpacker = msgpack.Unpacker()
+            unpacker.feed(message)
+            head, rest = unpacker.unpack(), unpacker.unpack()
+            context = {"ctx": {**forged, "from": head["from"], "to": head["to"]}}
+            await send(msgpack.packb(head | context) + msgpack.packb(rest | context))
+
+        door = await bob.get_service(f"{stack.workspace}/door:door")
+        bob.rpc._emit_message = send_forged
+        await door.knock()
+        assert await callers.get() == "bob@lab.example"
+        with pytest.raises(Exception, match="do not have any permission"):  # of Hypha itself
+            await bob.generate_token({"workspace": stack.workspace, "permission": "admin"})
