@@ -258,8 +258,15 @@ async def _alive(server: Any) -> bool:
 
 
 def _hypha_rpc() -> Any:
-    """The library; late, because it takes its time. Without WebRTC, which a reconciler never speaks, where that is
-    installed for the worker's sake: it would cost another 25 MiB and 0.2 s."""
+    """The library, made to believe Hypha alone who calls us; late, because it takes its time."""
+    library = _without_webrtc()
+    importlib.import_module("bioengine_runtime.true_sender").believe_hypha_alone()
+    return library
+
+
+def _without_webrtc() -> Any:
+    """A reconciler never speaks it. Where it is installed for the worker's sake, it would cost another 25 MiB and
+    0.2 s."""
     if "hypha_rpc" in sys.modules or "aiortc" in sys.modules:
         return importlib.import_module("hypha_rpc")
     sys.modules["aiortc"] = cast("ModuleType", None)  # says to `import` that there is none
