@@ -29,7 +29,7 @@ def awaited(difference: Difference, draft: Draft) -> Held | None:
             return hold(difference, Reason.UPDATING, message, fix)
         if app.status == "DEPLOY_FAILED" and _is_of_this_commit(app, draft.desired):
             message = f"kept, since {app_id}, which may come in its place, did not come up"
-            return hold(difference, Reason.BAD_COMMIT, message, f"push a change or a revert; or, {fix}")
+            return hold(difference, Reason.DEPENDENCY_NOT_READY, message, f"push a change or a revert; or, {fix}")
     return None
 
 

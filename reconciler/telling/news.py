@@ -43,14 +43,14 @@ class Standing:
 
 def after(before: Standing, done: Pass) -> tuple[Standing, tuple[News, ...]]:
     """How things stand after a pass, and what of it is new. What was not seen stays as it was, and what is being
-    mended fails until it is."""
+    mended, or is tried again later, fails until it is well."""
     apps = {app["id"]: app for app in done.report["apps"]}
     causes = _causes(done)
     failing = {app_id: _why(app) for app_id, app in apps.items() if app_id in causes or _fails(app)}
     drifted = {app_id: str(app["class"]) for app_id, app in apps.items() if app["class"] in _DRIFT}
     for app_id, app in apps.items():
         unknown = app["sync"] == "Unknown" or app["health"] == "Unknown"
-        if unknown or app["reason"] == Reason.UPDATING:
+        if unknown or app["reason"] in (Reason.UPDATING, Reason.BACKING_OFF):
             failing.update({app_id: before.failing[app_id]} if app_id in before.failing else {})
         if unknown:
             drifted.update({app_id: before.drifted[app_id]} if app_id in before.drifted else {})
@@ -91,14 +91,15 @@ def _fails(app: Mapping[str, Any]) -> bool:
 
 
 def _causes(done: Pass) -> Mapping[str, str]:
-    """app id → why the step failed that stopped it: its own, or one that it needed."""
+    """app id → why the step failed that stopped it: its own, or one that it needed. An app that goes on because what
+    comes in its place failed is none of them."""
     outcomes = {outcome.address: outcome for outcome in done.outcomes}
     roots: dict[str, str] = {}
     for step in done.look.plan.steps:  # a step needs only earlier ones
-        outcome = outcomes.get(step.address)
+        outcome, needs = outcomes.get(step.address), () if isinstance(step.verb, StopApp) else step.needs
         if outcome and outcome.result is Result.FAILED:
             roots[step.address] = outcome.message
-        elif root := next((address for address in step.needs if address in roots), None):
+        elif root := next((address for address in needs if address in roots), None):
             roots[step.address] = roots[root]
     return {step.app_id: roots[step.address] for step in done.look.plan.steps if step.app_id and step.address in roots}
 

@@ -19,6 +19,7 @@ from reconciler.planning.diff import WORKERS, Kind, differences, failed_and_stay
 from reconciler.planning.live import ArtifactVersion, LiveState
 from reconciler.planning.planner import plan
 from reconciler.planning.steps import (
+    Action,
     DeployApp,
     Impact,
     Outcome,
@@ -116,7 +117,7 @@ def test_a_step_needs_only_earlier_steps_and_each_address_is_there_once(world: W
             if step.effect.impact is not Impact.IN_PLACE:
                 assert {one.address for one in made.steps if _is_for_code_of(one, step.verb.spec)} <= needed
     for held in made.held:
-        if held.reason is Reason.DEPENDENCY_NOT_READY:
+        if held.reason is Reason.DEPENDENCY_NOT_READY and held.action is not Action.STOP:
             ready = {step.app_id for step in made.steps} | {
                 app.app_id for app in world.live.apps.values() if app.status == "RUNNING" and not failed_and_stays(app)
             }

@@ -96,7 +96,7 @@ def test_what_failed_before_this_change_keeps_nothing(commit: str, changed: Any,
     came_from = NEW.provenance.model_copy(update={"commit": commit})
     failed = a_status(NEW, status="DEPLOY_FAILED", rejected=NEW.spec.digest(), provenance=came_from)
     made = a_plan(failed, changed=changed)
-    assert held(made) == {"new": Reason.BAD_COMMIT} | ({"old": Reason.BAD_COMMIT} if waits else {})
+    assert held(made) == {"new": Reason.BAD_COMMIT} | ({"old": Reason.DEPENDENCY_NOT_READY} if waits else {})
     assert stops(made) is not waits
 
 

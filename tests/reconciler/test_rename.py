@@ -13,6 +13,7 @@ from reconciler.cli.keeper import Keeper
 from reconciler.planning.steps import PlanOptions, Reason
 from reconciler.reconcile import Pass
 from reconciler.settle import Verdict, reconcile_until_settled
+from reconciler.telling import news
 from tests.fakes import FakeMemory, FakeRuntime, FakeSource, FakeWorld, a_repository, an_app_folder
 
 POLICY = "policy: {prune: true, removal_budget: 100%}\n"
@@ -86,6 +87,16 @@ async def test_it_serves_while_the_environment_cannot_be_built() -> None:
     assert rename.running == {"one", "two"}
 
 
+async def test_of_a_build_that_fails_again_and_again_one_failure_is_told_and_that_of_the_new_one() -> None:
+    rename, standing = await Rename.begun(), news.Standing()
+    rename.fake.runtime.bad_environments["uno"] = "no such package"
+    heard: list[tuple[str, str]] = []
+    for _ in range(3):
+        standing, told = news.after(standing, await rename.passes())
+        heard += [(one.kind, one.app_id) for one in told]
+    assert heard == [("failed", "uno")]
+
+
 async def test_it_serves_while_the_worker_does_not_take_the_new_one() -> None:
     rename = await Rename.begun()
     rename.fake.runtime.fail("apply uno", ValueError("no"))
@@ -113,7 +124,7 @@ async def test_it_serves_when_the_new_one_does_not_come_up_and_is_stopped_after_
     rename = await Rename.begun()
     rename.fake.runtime.bad["uno"] = "ImportError"
     held = {held.app_id: held for held in (await rename.passes(3)).look.plan.held}
-    assert held["one"].reason is Reason.BAD_COMMIT and "--target one" in held["one"].fix
+    assert held["one"].reason is Reason.DEPENDENCY_NOT_READY and "--target one" in held["one"].fix
     assert "one" in rename.running
     rename.fake.runtime.bad.clear()
     rename.fake.source.commit(an_app_folder("uno", says="mended"))
