@@ -191,8 +191,7 @@ async def get(place: Place, screen: Screen, *, as_json: bool) -> int:
         screen.masked = world.secrets.masked
         seen = await looked(world, PlanOptions(), screen)
     report = drift.report(seen.plan, seen.live, observed_at=_now())
-    notes = {**dict(seen.plan.rolled_back), **dict(seen.plan.suspended)}
-    rows = [app_row(app, seen.live.apps.get(app["id"]), notes.get(app["id"], "")) for app in report["apps"]]
+    rows = [app_row(app, seen.live.apps.get(app["id"]), _note(app["id"], seen.plan)) for app in report["apps"]]
     if as_json:
         fields = ("target", "revision", "complete", "unseen", "workers")
         screen.document({"format_version": "1.0", **{name: report[name] for name in fields}, "apps": rows})
@@ -202,6 +201,11 @@ async def get(place: Place, screen: Screen, *, as_json: bool) -> int:
         then = way_to_see(seen.plan) if seen.plan.unseen else "reconcile plan"
         screen.result(f"\n{report['revision']}  Next: {screen.typed(then)}")
     return 0 if report["complete"] else 1
+
+
+def _note(app_id: str, planned: Plan) -> str:
+    """Who wants it as it was, or left as it is, and why."""
+    return "; ".join(said for one, said in (*planned.rolled_back, *planned.suspended) if one == app_id)
 
 
 def show_unseen(planned: Plan, screen: Screen) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import re
@@ -16,10 +17,13 @@ import typer
 
 from reconciler.cli.commands import app
 from reconciler.cli.place import Place, source_of
+from reconciler.cli.show import Screen
 from reconciler.cli.typed import TAKES, typed
+from reconciler.cli.verbs import Wishes, apply
 from reconciler.errors import SourceUnusable
 from reconciler.planning.people import Anchor
 from reconciler.planning.source import Trust
+from reconciler.planning.steps import PlanOptions
 from tests.fakes import FakeMemory, FakeSource, FakeWorld, a_repository, an_app_folder
 from tests.reconciler.git_world import Repository
 from tests.reconciler.test_orders import Gone, Lab, held_by_another
@@ -237,6 +241,17 @@ def test_what_is_not_committed_is_said_yes_to_where_it_is(lab: Lab, tmp_path: Pa
     assert told["worktree"] and "auto_approve" in told
     refused = lab.run("apply", str(folder), "--worktree", "--auto-approve").stderr
     assert understood(last(refused).partition(": ")[2].partition(": ")[2])["worktree"]
+
+
+def test_what_is_published_says_nothing_of_this_place(lab: Lab) -> None:
+    """It is read elsewhere, by everybody of the workspace."""
+    lab.fake.source.commit(a_repository("one", cluster=GUARDED, one="    max_ongoing_requests: 3\n"))
+    world = lab.fake.world
+    place = Place("/srv/lab", home_option=lab.home, world=world)
+    asyncio.run(apply(place, Wishes(PlanOptions(), auto_approve=True), Screen(no_color=True)))
+    assert world.told.said
+    said = json.dumps([world.told.said.report, world.told.said.plan, world.told.said.explain("two")])
+    assert "reconcile apply --confirm-deletes 1" in said and "/srv/lab" not in said and str(lab.home) not in said
 
 
 def test_the_advice_about_a_saved_plan_is_about_the_repository_it_is_from(lab: Lab, tmp_path: Path) -> None:

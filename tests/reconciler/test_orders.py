@@ -342,6 +342,14 @@ def test_a_reason_is_shown_wherever_the_app_is_shown(lab: Lab, order: tuple[str,
     assert note in told.values() and told["next"].startswith("reconcile resume one")
 
 
+def test_an_app_that_was_taken_back_and_is_left_alone_says_both(lab: Lab) -> None:
+    lab.push("second")
+    lab.run("rollback", "one", "--reason", "masks")
+    lab.run("suspend", "one", "--reason", "measuring")
+    told = lab.run("get").stdout
+    assert "rolled back to" in told and "suspended: measuring" in told
+
+
 def test_the_history_says_to_what_and_until_when(lab: Lab) -> None:
     first = lab.fake.source.head[:7]
     lab.push("second")
