@@ -20,16 +20,16 @@ def awaited(difference: Difference, draft: Draft) -> Held | None:
     """Why this app is not stopped yet; None when it may be. Who was named by a person waits for nobody."""
     if draft.options.targets:
         return None
-    fix = f"to stop it now: reconcile apply --target {difference.app_id}"
+    fix = f"or, to stop it now, reconcile apply --target {difference.app_id}"
     for app_id, app in sorted(draft.live.apps.items()):
         if app_id not in draft.desired.apps or app_id in draft.of_app or not _is_ours(app, draft):
             continue
         if _is_coming(app, draft):
             message = f"stopped when {app_id}, which may come in its place, is up"
-            return hold(difference, Reason.UPDATING, message, fix)
+            return hold(difference, Reason.UPDATING, message, f"wait; {fix}")
         if app.status == "DEPLOY_FAILED" and _is_of_this_commit(app, draft.desired):
             message = f"kept, since {app_id}, which may come in its place, did not come up"
-            return hold(difference, Reason.DEPENDENCY_NOT_READY, message, f"push a change or a revert; or, {fix}")
+            return hold(difference, Reason.DEPENDENCY_NOT_READY, message, f"push a change or a revert; {fix}")
     return None
 
 
