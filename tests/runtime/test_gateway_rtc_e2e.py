@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,10 +13,12 @@ from typing import Any
 
 import msgpack
 import numpy
+import psutil
 import pytest
 import pytest_asyncio
 from hypha_rpc import get_rtc_service
 
+from bioengine_runtime.local.state import read_state
 from tests.runtime.demo_app import demo_files
 from tests.runtime.stack import Stack, a_stack, eventually
 
@@ -95,6 +98,28 @@ async def test_an_app_is_called_over_webrtc(stack: Stack) -> None:
         assert await app.who() == "bob@lab.example"
         assert [number async for number in await app.count(3)] == [0, 1, 2]
         assert await app.get_num_pcs() >= 1
+
+
+async def test_beyond_loopback_there_are_the_replicas_ports_and_webrtc_alone(stack: Stack) -> None:
+    async with a_peer(stack, "bob") as peer:
+        assert await (await peer.get_service("demo")).who() == "bob@lab.example"
+        outward = {
+            (socket.SocketKind(one.type), process.pid)
+            for process in started_by(stack)
+            for one in process.net_connections("inet")
+            if not one.raddr and one.laddr and one.laddr.ip.removeprefix("::ffff:") not in ("127.0.0.1", "::1")
+        }
+    streams = {pid for kind, pid in outward if kind is socket.SOCK_STREAM}
+    assert streams == stack.pids_of("ServeReplica:")
+    assert outward - {(socket.SOCK_STREAM, pid) for pid in streams} == {
+        (socket.SOCK_DGRAM, pid) for pid in stack.pids_of("bioengine-gateway")
+    }
+
+
+def started_by(stack: Stack) -> list[psutil.Process]:
+    """All there is of it."""
+    known = [psutil.Process(one.pid) for one in read_state(stack.home.state_file).processes]
+    return known + [child for one in known for child in one.children(recursive=True)]
 
 
 async def test_20_mib_pass_in_both_directions(stack: Stack) -> None:
