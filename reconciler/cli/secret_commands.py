@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,9 @@ import typer
 from reconciler.cli.ending import unusable
 from reconciler.cli.place import Place
 from reconciler.cli.show import Screen
+from reconciler.cli.typed import typed
 from reconciler.errors import ReconcilerError
+from reconciler.planning.source import CLUSTER_FILE
 
 Repo = Annotated[Path, typer.Option("--repo", help="Path of the local repository (or of a folder in one).")]
 SubFolder = Annotated[str, typer.Option("--path", help="Folder of the repository that holds cluster.yaml.")]
@@ -63,8 +66,8 @@ def keygen(
     """
     from reconciler.cli import secret
 
-    with _told() as screen:
-        vault = _vault(repo, path, "cluster.yaml", home)
+    with _told(place := _place(repo, path, CLUSTER_FILE, home)) as screen:
+        vault = _vault(place)
         recipient = secret.keygen(vault, more=more)
         screen.note(f"The private key is in {vault.identity}. Keep a copy where you keep such things, never in git.")
         typer.echo(recipient)
@@ -80,7 +83,7 @@ def encrypt(
     recipients_file: RecipientsFile = None,
     repo: Repo = Path(),
     path: SubFolder = "",
-    cluster: Cluster = "cluster.yaml",
+    cluster: Cluster = CLUSTER_FILE,
     home: Home = None,
 ) -> None:
     """Encrypt a value, read from stdin or asked for without showing it. One trailing newline is dropped.
@@ -94,8 +97,8 @@ def encrypt(
     from reconciler.cli import secret
     from reconciler.cli.secret_text import NAME
 
-    with _told() as screen:
-        vault, said = _vault(repo, path, cluster, home), secret.For(recipient or (), recipients_file)
+    with _told(place := _place(repo, path, cluster, home)) as screen:
+        vault, said = _vault(place), secret.For(recipient or (), recipients_file)
         value = _asked()
         if set_ is None:
             if not NAME.fullmatch(name):
@@ -113,7 +116,7 @@ def edit(
     recipients_file: RecipientsFile = None,
     repo: Repo = Path(),
     path: SubFolder = "",
-    cluster: Cluster = "cluster.yaml",
+    cluster: Cluster = CLUSTER_FILE,
     home: Home = None,
 ) -> None:
     """Open an encrypted value in $EDITOR, and encrypt it again if it was changed.
@@ -124,8 +127,8 @@ def edit(
     """
     from reconciler.cli import secret
 
-    with _told() as screen:
-        vault, said = _vault(repo, path, cluster, home), secret.For(recipient or (), recipients_file)
+    with _told(place := _place(repo, path, cluster, home)) as screen:
+        vault, said = _vault(place), secret.For(recipient or (), recipients_file)
         changed = secret.edit(vault, target, said, secret.with_editor)
         screen.note(f"{vault.file}: {target} is changed. Next: commit it." if changed else "Nothing was changed.")
 
@@ -146,8 +149,8 @@ def rotate(
     """
     from reconciler.cli import secret
 
-    with _told() as screen:
-        vault, said = _vault(repo, path, "cluster.yaml", home), secret.For(recipient or (), recipients_file)
+    with _told(place := _place(repo, path, CLUSTER_FILE, home)) as screen:
+        vault, said = _vault(place), secret.For(recipient or (), recipients_file)
         done = secret.rotate(vault, said)
         for file, count in done:
             screen.note(f"{file}: {count} value{'s' if count != 1 else ''} encrypted anew. Next: commit it.")
@@ -155,11 +158,14 @@ def rotate(
             screen.note(f"No file in {vault.folder} has an encrypted value.")
 
 
-def _vault(repo: Path, path: str, cluster: str, home: Path | None):
+def _place(repo: Path, path: str, cluster: str, home: Path | None) -> Place:
+    return Place(str(repo), path=path, cluster=cluster, home_option=home)
+
+
+def _vault(place: Place):
     from reconciler.cli.secret import Vault
 
-    place = Place(str(repo), home_option=home)
-    return Vault(repo / path, cluster, place.home, place.key_file.parent)
+    return Vault(Path(place.repository) / place.path, place.cluster, place.home, place.key_file.parent)
 
 
 def _asked() -> str:
@@ -175,9 +181,10 @@ def _asked() -> str:
 
 
 @contextmanager
-def _told() -> Generator[Screen, None, None]:
+def _told(place: Place) -> Generator[Screen, None, None]:
     """A screen; troubles that have a name are shown by it."""
     screen = Screen()
+    screen.typed = partial(typed, place=place)
     try:
         yield screen
     except (ReconcilerError, OSError) as error:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -96,7 +97,7 @@ class SecretText:
         """Raises NotThere when what stands there is not an encrypted secret."""
         found = self._at(spot.path)
         if found is None:
-            hint = "Set it with: reconcile secrets encrypt --set " + str(spot)
+            hint = f"Set it with: reconcile secrets encrypt --set {quote(str(spot))}"
             raise NotThere(f"{self.file.name} has no encrypted secret {spot}", hint=hint)
         return found
 

@@ -18,21 +18,29 @@ from reconciler.planning.steps import Plan, Reason
 
 @dataclass(frozen=True, slots=True)
 class Takes:
-    """How a command is told its place: the repository as its first word or by --repo, after an app or a plan's id."""
+    """How a command is told its place: the repository as its first word or by --repo, after an app or a plan's id; and
+    all options of a place but those that it `lacks`."""
 
     word: bool = False
     by_option: bool = False
-    worktree: bool = False
-    hypha: bool = True
+    lacks: frozenset[str] = frozenset({"--worktree"})
 
 
-_ABOUT_ALL, _ABOUT_ONE = Takes(by_option=True), Takes(word=True, by_option=True)
+_HYPHA = frozenset({"--server-url", "--workspace", "--worker", "--token-file"})
+_TRUST = frozenset({"--allowed-signers", "--gnupg-home", "--approvers", "--pruners", "--deny-private-hosts"})
+_ALL, _ABOUT_ALL = Takes(lacks=frozenset()), Takes(by_option=True)
+_FILES = Takes(by_option=True, lacks=frozenset({"--ref", "--worktree", *_HYPHA, *_TRUST}))
 TAKES: Mapping[str, Takes] = {
-    **dict.fromkeys(("plan", "apply", "doctor"), Takes(worktree=True)),
-    **dict.fromkeys(("up", "validate"), Takes(worktree=True, hypha=False)),
+    **dict.fromkeys(("plan", "apply", "doctor"), _ALL),
+    **dict.fromkeys(("up", "validate"), Takes(lacks=_HYPHA)),
     **dict.fromkeys(("run", "get", "diff"), Takes()),
     **dict.fromkeys(("history", "events", "lock", "adopt"), _ABOUT_ALL),
-    **dict.fromkeys(("explain", "trace", "wait", "suspend", "resume", "approve", "rollback", "retry"), _ABOUT_ONE),
+    **dict.fromkeys(
+        ("explain", "trace", "wait", "suspend", "resume", "approve", "rollback", "retry"),
+        replace(_ABOUT_ALL, word=True),
+    ),
+    "secrets encrypt": _FILES,
+    "secrets keygen": replace(_FILES, lacks=_FILES.lacks | {"--cluster"}),
 }
 
 
@@ -92,18 +100,13 @@ def _words(place: Place, takes: Takes) -> Iterator[str]:
         "--approvers": None if approvers is None else ",".join(approvers),  # an empty one names nobody
         "--pruners": None if pruners is None else ",".join(pruners),
         "--home": place.home_option,
+        "--server-url": place.server_url,
+        "--workspace": place.workspace,
+        "--worker": place.worker,
+        "--token-file": place.token_file,
     }
-    if takes.hypha:
-        said |= {
-            "--server-url": place.server_url,
-            "--workspace": place.workspace,
-            "--worker": place.worker,
-            "--token-file": place.token_file,
-        }
+    flags = {"--deny-private-hosts": place.deny_private_hosts, "--worktree": place.worktree}
     for option, value in said.items():
-        if value is not None:
+        if value is not None and option not in takes.lacks:
             yield from (option, str(value))
-    if place.deny_private_hosts:
-        yield "--deny-private-hosts"
-    if place.worktree and takes.worktree:
-        yield "--worktree"
+    yield from (flag for flag, wanted in flags.items() if wanted and flag not in takes.lacks)

@@ -297,7 +297,15 @@ def test_an_empty_value_and_a_bad_recipient_are_refused(tmp_path: Path, repo: Pa
 
 def test_without_a_key_it_says_how_to_make_one(tmp_path: Path, repo: Path) -> None:
     done = run(tmp_path, "encrypt", value=VALUE)
-    assert done.exit_code == 1 and "reconcile secrets keygen" in done.stderr and repo.exists()
+    where = f"--repo {repo} --home {tmp_path / 'home'}"
+    assert done.exit_code == 1 and f"reconcile secrets keygen {where}. Or" in done.stderr
+
+
+def test_a_place_without_a_secret_says_how_to_set_one_there(tmp_path: Path, repo: Path, key: Path) -> None:
+    done = run(tmp_path, "edit", "one.*.PASS")
+    where = f"--repo {repo} --home {tmp_path / 'home'}"
+    assert done.exit_code == 1 and f"reconcile secrets encrypt {where} --set 'one.*.PASS'" in done.stderr
+    assert key.exists()
 
 
 def test_all_recipients_of_the_file_can_open_it(tmp_path: Path, repo: Path, key: Path) -> None:
