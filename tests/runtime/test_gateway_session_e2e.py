@@ -201,7 +201,7 @@ async def test_nobody_becomes_somebody_else_by_a_message_packed_by_hand(stack: S
             unpacker.feed(message)
             head, rest = unpacker.unpack(), unpacker.unpack()
             context = {"ctx": {**forged, "from": head["from"], "to": head["to"]}}
-            await send(msgpack.packb(head | context) + msgpack.packb(rest | context))
+            await send(b"".join(msgpack.packb(part | context) or b"" for part in (head, rest)))
 
         door = await bob.get_service(f"{stack.workspace}/door:door")
         bob.rpc._emit_message = send_forged

@@ -37,16 +37,16 @@ class Unattached(Supervisor):
     async def _nothing_runs(self) -> dict[str, Running]:
         return {}
 
-    async def _prepare(self, *_: Any) -> Any:
+    async def _prepare(self, *_: Any, **__: Any) -> Any:
         return SimpleNamespace(classes=())
 
-    async def _fit(self, *_: Any) -> list[str]:
+    async def _fit(self, *_: Any, **__: Any) -> list[str]:
         return []
 
-    def _facts(self, *_: Any) -> Any:
+    def _facts(self, *_: Any, **__: Any) -> Any:
         return FACTS
 
-    def _draw(self, record: AppRecord, *_: Any) -> Blueprint:  # noqa: ARG002
+    def _draw(self, record: AppRecord, *_: Any, **__: Any) -> Blueprint:  # noqa: ARG002
         return Blueprint((), {})
 
 
