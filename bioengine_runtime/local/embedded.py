@@ -61,7 +61,9 @@ async def embedded(home: Path, *, progress: Progress, with_worker: bool = True) 
     Raises HomeBusy when another process holds the home, and LocalError when something does not start. A worker that
     dies later is started again; if anything else dies, the body is cancelled and LocalError raised.
     """
-    hypha_python(), ray_program()  # an environment that is missing, or of no use, is said before anything is started
+    # An environment that is missing, or of no use, is said before anything is started.
+    hypha_python()
+    ray_program()
     folder = own_folder(home)
     with held(folder):  # before anything is made in it: of two first starts one alone makes the secrets
         place = open_home(folder)
