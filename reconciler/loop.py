@@ -21,6 +21,8 @@ from reconciler.reconcile import Pass
 log = logging.getLogger(__name__)
 
 SOON_S = 3.0
+GRACE_S = 7.0
+"""Containers are killed 10 s after they were asked to end, and the lease is to be given back before."""
 JITTER = 0.1
 
 
@@ -62,7 +64,7 @@ async def run(
     stop: asyncio.Event,
     wake: asyncio.Event,
     interval_s: float | None = None,
-    grace_s: float = 10.0,
+    grace_s: float = GRACE_S,
     woken: Callable[[], None] = lambda: None,
     moment: Callable[[Pass], float | None] = lambda _: None,
     waits: Callable[[float], None] = lambda _: None,
