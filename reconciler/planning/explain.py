@@ -96,7 +96,7 @@ def excerpt(text: str, line: int, column: int, width: int = 1, *, hidden: bool =
     if not lines or len(lines) < line:
         return ""
     start = max(0, column - 60) if column > _LONGEST else 0
-    whole = _without_secret(lines[-1].rstrip("\r"), hidden=hidden)
+    whole = _anonymous(_without_secret(lines[-1].rstrip("\r"), hidden=hidden))
     shown = "".join(c if c.isprintable() else " " for c in whole[start : start + _LONGEST])
     indent = max(column - 1 - start, 0)
     carets = "^" * max(1, min(width, len(shown) - indent))
@@ -119,6 +119,11 @@ def _without_secret(line: str, *, hidden: bool) -> str:
         if hidden or _SECRET_NAME.search(match["name"]):
             return line[: match.start("rest")] + " *****"
     return line
+
+
+def _anonymous(text: str) -> str:
+    """Addresses without who goes there, and their password."""
+    return re.sub(r"://[^/\s@]*@", "://*****@", text)
 
 
 # ── From pydantic's errors ─────────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +233,7 @@ class _Explainer:
             return "nothing"
         if may_be_secret(item.path) or not self.may_show:
             return "a text" if isinstance(value, str) else "something else"
-        return json.dumps(value if not isinstance(value, str) else value[:80], ensure_ascii=False)
+        return json.dumps(value if not isinstance(value, str) else _anonymous(value[:80]), ensure_ascii=False)
 
     def _value(self, path: Path) -> Any:
         value = self.document.value
