@@ -27,7 +27,8 @@ class Autoscaling(Closed):
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Autoscaling:
         if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+            bounds = f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            raise ValueError(f"{bounds}; lower the one or raise the other")
         return self
 
 

@@ -59,7 +59,7 @@ class WorkerBounds(Closed):
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> WorkerBounds:
         if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
+            raise ValueError(f"min {self.min} is above max {self.max}; lower the one or raise the other")
         return self
 
 
@@ -202,11 +202,11 @@ class AppInstance(Closed):
     @model_validator(mode="after")
     def _one_origin(self) -> AppInstance:
         if (self.source is None) == (self.artifact is None):
-            raise ValueError("give either `source: apps/<folder>` or `artifact: <workspace>/<alias>`")
+            raise ValueError("give either `source: apps/<folder>` or `artifact: <workspace>/<alias>`; name one of them")
         if (self.artifact is None) != (self.version is None):
-            raise ValueError("`artifact` and `version` go together")
+            raise ValueError("`artifact` and `version` go together; give both, or neither")
         if self.replicas is not None and self.autoscaling is not None:
-            raise ValueError("give either `replicas` or `autoscaling`")
+            raise ValueError("give either `replicas` or `autoscaling`; remove one of them")
         return self
 
     @field_validator("replicas")

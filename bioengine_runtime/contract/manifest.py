@@ -95,7 +95,7 @@ class AppManifest(Open):
     @model_validator(mode="after")
     def _has_what_its_format_needs(self) -> AppManifest:
         if self.format_version == BY_TYPE_HINT and self.entry is None:
-            raise ValueError("format_version 0.6.0 needs `entry: module:Class`")
+            raise ValueError("format_version 0.6.0 needs `entry: module:Class`; add it, or say format_version 0.5.0")
         if self.format_version != BY_TYPE_HINT and not self.deployments:
             raise ValueError("`deployments: [file:Class]` is missing; or is it format_version 0.6.0, with `entry`?")
         return self
@@ -106,7 +106,8 @@ class AppManifest(Open):
         modules = [ref.split(":")[0] for ref in deployments[1:]]
         twice = sorted({module for module in modules if modules.count(module) > 1})
         if twice:
-            raise ValueError(f"the entry takes its handles by file name, and {twice[0]} is named twice")
+            why = f"the entry takes its handles by file name, and {twice[0]} is named twice"
+            raise ValueError(f"{why}; put each class into a file of its own")
         classes = [ref.split(":")[1] for ref in deployments]
         twice = sorted({name for name in classes if classes.count(name) > 1})
         if twice:

@@ -35,14 +35,23 @@ def parse(source: str, filename: str) -> ast.Module:
         raise CodeError(f"larger than {MAX_SOURCE_BYTES // 1024} KiB", fix="move data out of the code")
     try:
         return ast.parse(source, filename)
-    except SyntaxError as error:
-        # A position past the text is how CPython says "at the end".
-        line = min(error.lineno or 0, source.count("\n") + 1)
-        raise CodeError(f"Python cannot read it: {error.msg}", line=line, column=max(error.offset or 0, 0)) from None
-    except ValueError as error:
-        raise CodeError(f"Python cannot read it: {error}") from None
+    except (SyntaxError, ValueError) as error:
+        raise _unread(source, error) from None
     except (RecursionError, MemoryError):
-        raise CodeError(TOO_DEEP) from None
+        raise CodeError(TOO_DEEP, line=1, column=1, fix="divide it into several statements") from None
+
+
+def _unread(source: str, error: SyntaxError | ValueError) -> CodeError:
+    if "\0" in source:
+        line = source.count("\n", 0, source.index("\0")) + 1
+        return CodeError("a null byte, which no Python file has", line=line, column=1, fix="save it as plain text")
+    said = error if isinstance(error, SyntaxError) else SyntaxError(str(error))
+    # A position past the text is how CPython says "at the end".
+    line, column = min(said.lineno or 1, source.count("\n") + 1), max(said.offset or 1, 1)
+    if said.msg.startswith("Exceeds the limit"):  # of digits: how to raise it is no advice for an app
+        return CodeError("a number of too many digits", line=line, column=column, fix="write it as a text")
+    fix = "mend this line, or the one above it"
+    return CodeError(f"Python cannot read it: {said.msg}", line=line, column=column, fix=fix)
 
 
 def statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:

@@ -256,7 +256,7 @@ class _Instance:
         if reason := self.tree.refused.get(source):
             return self._at(("source",), f"{source}: {reason}", "make it a plain folder")
         message = f"no folder {source} in {self.tree.revision.short}"
-        return self._at(("source",), message, did_you_mean(source, self.tree.folders) or "commit it")
+        return self._at(("source",), message, did_you_mean(source, self.tree.folders) or "commit a folder of this name")
 
     def _env_problems(self) -> Iterator[Problem]:
         for key, variables in self.instance.env.items():

@@ -27,7 +27,8 @@ def parse(model: type[Model], document: Document, *, may_show: bool = True) -> t
     """The document as a model, or everything that is wrong with it. Types are strict: "1" is not 1."""
     faults = list(document.faults)
     if document.value is None:
-        return None, faults or [Fault(0, 0, 0, "the file is empty", "see the example for what belongs into it")]
+        needed = ", ".join(f"`{name}:`" for name in _schema_of(model).get("required", ()))
+        return None, faults or [Fault(0, 0, 0, "the file is empty", f"it needs at least {needed}")]
     if not isinstance(cast("object", document.value), dict):
         return None, [*faults, Fault(1, 1, 1, "expected a mapping", "write `key: value` lines")]
     try:
@@ -180,8 +181,11 @@ class _Explainer:
         context = item.context
         match item.kind:
             case "extra_forbidden":
-                known = self._fields(item.path[:-1])
-                return f'unknown field "{item.path[-1]}"', did_you_mean(str(item.path[-1]), known), item.path
+                word, known = str(item.path[-1]), self._fields(item.path[:-1])
+                begun = [name for name in self._value(item.path[:-1]) if name in known and name != word]
+                if word in known and begun:  # a field of another alternative
+                    return f'"{word}" does not go with "{begun[0]}"', "keep one of them", item.path
+                return f'unknown field "{word}"', did_you_mean(word, known), item.path
             case "missing":
                 return f'{label or "the file"} lacks "{item.name}"', self._adding(item), item.path
             case "union_tag_not_found":
@@ -195,7 +199,7 @@ class _Explainer:
                 known = [choice.strip(" '") for choice in re.split(r",| or ", str(context["expected"]))]
                 return f"{label} is {self._shown(item)}", _one_of(str(self._value(item.path)), known), item.path
             case "string_pattern_mismatch":
-                what = _PATTERNS.get(str(context["pattern"]), f"must match {context['pattern']}")
+                what = PATTERNS.get(str(context["pattern"]), f"must match {context['pattern']}")
                 shown = self._shown(item)
                 return (
                     f"{shown} is not a valid name" if item.at_key else f"{label}: {shown} is not valid",
@@ -203,13 +207,20 @@ class _Explainer:
                     item.path,
                 )
             case "greater_than_equal":
-                return f"{label} must be at least {_number(context['ge'])}", "", item.path
+                bound = _number(context["ge"])
+                return f"{label} must be at least {bound}", f"give {bound} or more", item.path
             case "greater_than":
-                return f"{label} must be above {_number(context['gt'])}", "", item.path
+                bound = _number(context["gt"])
+                return f"{label} must be above {bound}", f"give more than {bound}", item.path
             case "less_than_equal":
-                return f"{label} must be at most {_number(context['le'])}", "", item.path
+                bound = _number(context["le"])
+                return f"{label} must be at most {bound}", f"give {bound} or less", item.path
             case "string_too_short" | "too_short":
-                return f"{label} must not be empty", "", item.path
+                return f"{label} must not be empty", "give it a value, or remove the line", item.path
+            case "timezone_aware":
+                return f"{label}: {self._shown(item)} does not say in which time zone", _MOMENT, item.path
+            case "datetime_parsing" | "datetime_from_date_parsing" | "datetime_object_invalid":
+                return f"{label}: {self._shown(item)} is no moment", _MOMENT, item.path
             case "value_error":
                 message, _, fix = str(context["error"]).partition("; ")
                 return f"{label}: {message}" if label else message, fix, item.path
@@ -221,7 +232,7 @@ class _Explainer:
                     path,
                 )
             case _:
-                return f"{label}: {item.text}", "", item.path
+                return f"{label}: {item.text}", f"write {self._expected(item.path)}", item.path
 
     def _shown(self, item: _Error) -> str:
         if item.at_key:
@@ -253,9 +264,9 @@ class _Explainer:
             return f'quote it: "{written}"'
         if isinstance(value, str) and "array" in kinds and "string" not in kinds:
             return f"write a list: [{json.dumps(value, ensure_ascii=False)}]"
-        if isinstance(value, str) and kinds & {"integer", "number", "boolean"} and "string" not in kinds:
-            return "remove the quotes" if re.fullmatch(r"[-+.\d]+|true|false", value) else ""
-        return ""
+        if isinstance(value, str) and kinds & {"integer", "number", "boolean"} and _QUOTED.fullmatch(value):
+            return "remove the quotes"
+        return f"write {self._expected(path)}"
 
     def _expected(self, path: Path) -> str:
         words = dict.fromkeys(_describe(schema) for schema in _schemas(self.model, self.document.value, path))
@@ -291,14 +302,21 @@ def _number(value: float) -> str:
     return f"{value:g}"
 
 
+_QUOTED = re.compile(r"[-+.\d]+|true|false")
+_MOMENT = 'write it with its offset from UTC, like "2026-12-04T18:00:00Z"'
 _ID_RULE = "lower-case letters, digits and hyphens, a letter first, at most 63"
-_PATTERNS = {
+PATTERNS = {
     r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$": (
         "write module:Class, the module dotted as in an import"
     ),
     r"^[a-z][a-z0-9-]{0,62}$": _ID_RULE,
     r"^[A-Za-z_][A-Za-z0-9_]*$": "letters, digits and underscores, no digit first",
-    r"^apps/[A-Za-z0-9][A-Za-z0-9._-]*$": "name a folder directly below apps/, like apps/my-app",
+    r"^apps/[A-Za-z0-9][A-Za-z0-9._-]*$": (
+        "name a folder directly below apps/, of letters a-z, digits, dots, hyphens and underscores, like apps/my-app"
+    ),
+    r"^(/([^~/]|~[01])*)+$": "write the path of a field, like /env/Main/LEVEL",
+    r"^([01]\d|2[0-3]):[0-5]\d$": 'write hours:minutes in quotes, from "00:00" to "23:59"',
+    r"^[^/\\]+$": "name a file in this folder, such as base.yaml",
     r"^[^/\s]+/[^/\s]+$": "write workspace/alias",
     r"^[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*$": "write file:Class, the file without .py",
     r"^(embedded|https?://[^\s@]+)$": "write `embedded`, or a URL without credentials",

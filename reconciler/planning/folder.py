@@ -84,7 +84,8 @@ def _facts(folder: Folder, read: Read) -> FolderFacts:
 
 def _files_problems(folder: Folder, read: Read) -> Iterator[Problem]:
     for name, reason in sorted(folder.refused.items()):
-        yield _about(folder, _printable(name), reason, "replace it by a plain file, or remove it")
+        fix = "rename it" if reason.startswith("its name") else "replace it by a plain file, or remove it"
+        yield _about(folder, _printable(name), reason, fix)
     for name in folder.files:
         if reason := odd_name(name):
             yield _about(folder, _printable(name), reason, "rename it")
@@ -104,8 +105,10 @@ def _files_problems(folder: Folder, read: Read) -> Iterator[Problem]:
 def odd_name(name: str) -> str | None:
     """Why a file of this name is not taken; None when it is fine."""
     parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\\" in name:
+    if any(part in ("", ".", "..") for part in parts):
         return "its name leads out of the folder"
+    if "\\" in name:
+        return "its name has a backslash, which divides folders on some systems"
     if any(part.lower() == ".git" for part in parts):
         return "git's own files are not part of an app"
     if any(unicodedata.category(character)[0] == "C" for character in name):
@@ -133,6 +136,10 @@ def _about(folder: Folder, name: str, message: str, fix: str) -> Problem:
 
 
 def _no_manifest(folder: Folder) -> Problem:
+    if any(name.startswith(f"{MANIFEST}/") for name in folder.files):
+        return Problem(
+            Location(f"{folder.path}/{MANIFEST}"), "a folder, where the manifest should be", "make it a file"
+        )
     similar = [name for name in folder.files if name.lower() in ("manifest.yml", "manifest.yaml", "manifest.json")]
     fix = f"rename {similar[0]} to {MANIFEST}" if similar else f"add a {MANIFEST}"
     return Problem(Location(folder.path), f"no {MANIFEST}", fix)
@@ -164,7 +171,8 @@ def _read_entry(folder: Folder, document: Document, number: int, entry: EntryPoi
     blob = folder.files.get(name)
     if blob is None:
         known = [file for file in folder.files if file.endswith(".py") and file.count("/") == name.count("/")]
-        return problem_at(manifest, document, at, f"no file {name} in {folder.path}", did_you_mean(name, known))
+        fix = did_you_mean(name, known) or "add it, or name another file"
+        return problem_at(manifest, document, at, f"no file {name} in {folder.path}", fix)
     try:
         source = read(blob.oid).decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -212,12 +212,14 @@ def _syntax_fault(error: yaml.MarkedYAMLError) -> Fault:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
     problem = error.problem or str(error)
-    fix = next((fix for sign, fix in _SYNTAX_FIXES if sign in problem or sign in (error.context or "")), "")
+    said = f"{problem} {error.context or ''}"
+    fix = next((fix for sign, fix in _SYNTAX_FIXES if sign in said), "mend this line, or the one above it")
     return Fault(line, column, 1, f"not valid YAML: {problem}", fix)
 
 
 _SYNTAX_FIXES = (
     ("but found another document", "keep one document; remove the `---` between them"),
+    ("a tab character", "indent with spaces"),
     ("cannot start any token", "indent with spaces, and quote a text that starts with a special character"),
     ("mapping values are not allowed", "quote a text that contains `: `, and check the indentation"),
     ("did not find expected key", "check the indentation of this line"),

@@ -94,7 +94,22 @@ def test_a_class_inside_a_function_is_not_the_apps() -> None:
 def test_a_syntax_error_has_its_position() -> None:
     found = error("class Main:\n    def f(:\n", head="")
     assert (found.line, found.column) == (2, 11)
-    assert "Python cannot read it" in found.message
+    assert "Python cannot read it" in found.message and found.fix == "mend this line, or the one above it"
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "message", "fix"),
+    [
+        ("x = 1\ny = '\0'\n", 2, "a null byte, which no Python file has", "save it as plain text"),
+        (f"x = {'9' * 10_000}\n", 1, "a number of too many digits", "write it as a text"),
+        ("x = " + "-" * 100_000 + "1\n", 1, "nested too deeply to be read", "divide it into several statements"),
+    ],
+)
+def test_what_python_cannot_read_is_told_in_our_words_at_its_line(
+    source: str, line: int, message: str, fix: str
+) -> None:
+    found = error(source, head="")
+    assert (found.line, found.message, found.fix) == (line, message, fix) and found.column >= 1
 
 
 def test_options_are_literals_constants_and_arithmetic() -> None:

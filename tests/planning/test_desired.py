@@ -427,12 +427,23 @@ def test_refused_entries_of_a_folder_are_all_named() -> None:
     assert [str(problem.where) for problem in problems] == ["apps/demo-app/a/c", "apps/demo-app/b"]
 
 
+def test_a_file_whose_name_is_wrong_is_to_be_renamed() -> None:
+    problem = only(declare(a_source(a_cluster(), refused_in_app={"caf\\xe9": "its name is not UTF-8"})).broken["demo"])
+    assert problem.fix == "rename it"
+
+
+def test_where_no_folder_is_it_is_told_that_one_belongs_there() -> None:
+    problem = only(declare(a_source(a_cluster("source: apps/one"), {})).broken["demo"])
+    assert problem.fix == "commit a folder of this name"
+
+
 @pytest.mark.parametrize(
     ("files", "message", "fix"),
     [
         ({"main.py": CODE}, "no manifest.yaml", "add a manifest.yaml"),
         ({"main.py": CODE, "manifest.yml": MANIFEST}, "no manifest.yaml", "rename manifest.yml to manifest.yaml"),
-        ({"manifest.yaml": MANIFEST}, "no file main.py in apps/demo-app", ""),
+        ({"manifest.yaml/x": "", "main.py": CODE}, "a folder, where the manifest should be", "make it a file"),
+        ({"manifest.yaml": MANIFEST}, "no file main.py in apps/demo-app", "add it, or name another file"),
         ({"manifest.yaml": MANIFEST, "mian.py": CODE}, "no file main.py in apps/demo-app", 'did you mean "mian.py"?'),
         (
             {"manifest.yaml": MANIFEST, "main.py": CODE.replace("Main", "Mani")},

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from bioengine_runtime.contract.cluster import ClusterSpec
 from bioengine_runtime.contract.manifest import AppManifest
 from reconciler.planning.declare import parse_cluster
-from reconciler.planning.explain import parse
+from reconciler.planning.explain import PATTERNS, parse
 from reconciler.planning.yaml_text import Document, Fault, read_yaml
 from reconciler.schemas import DIALECT, published, text
 
@@ -144,6 +144,19 @@ def test_what_says_only_how_it_differs_is_valid_and_alone_it_is_not(said: str) -
 )
 def test_a_mistake_in_what_differs_is_seen(wrong: dict[str, Any]) -> None:
     assert not schema_of("cluster").is_valid({"extends": "base.yaml", **wrong})
+
+
+@pytest.mark.parametrize(("kind", "path"), corpus("bad"))
+def test_every_mistake_comes_with_a_way_out(kind: str, path: Path) -> None:
+    _, faults = read(kind, path)
+    assert [fault.message for fault in faults if not fault.fix] == []
+
+
+def test_every_pattern_is_said_in_words() -> None:
+    """Nobody is to read a regular expression to learn what belongs there."""
+    said = json.dumps([model.model_json_schema() for model in MODELS.values()])
+    unsaid = {json.loads(found) for found in re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', said)} - PATTERNS.keys()
+    assert unsaid == set()
 
 
 def test_without_libyaml_the_same_files_are_good_and_bad() -> None:
