@@ -244,7 +244,7 @@ class _Explainer:
             return "nothing"
         if may_be_secret(item.path) or not self.may_show:
             return "a text" if isinstance(value, str) else "something else"
-        return json.dumps(value if not isinstance(value, str) else _anonymous(value[:80]), ensure_ascii=False)
+        return json.dumps(value if not isinstance(value, str) else _anonymous(value)[:80], ensure_ascii=False)
 
     def _value(self, path: Path) -> Any:
         value = self.document.value

@@ -397,9 +397,10 @@ def test_sc_09_a_problem_shows_its_line_its_place_and_the_way_out() -> None:
     )
 
 
-def test_a_password_in_an_address_is_told_nowhere() -> None:
+@pytest.mark.parametrize("password", ["open-sesame", "open-sesame" * 20])
+def test_a_password_in_an_address_is_told_nowhere(password: str) -> None:
     """Caught: the message and its line of the file repeated it, in the comment on a merge request."""
-    problem = only(refusal(a_cluster() + 'hypha: {server_url: "https://anna:open-sesame@hypha.example"}\n'))
+    problem = only(refusal(a_cluster() + f'hypha: {{server_url: "https://anna:{password}@hypha.example"}}\n'))
     assert "https://*****@hypha.example" in problem.message and "https://*****@hypha.example" in problem.excerpt
     assert "open-sesame" not in repr(problem)
 
