@@ -12,8 +12,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from reconciler.planning.yaml_text import read_yaml
 
-_LAYOUTS = ((2, 2, 0), (2, 4, 2))
-"""(mapping, sequence, offset): the two ways in which people indent lists."""
+_LAYOUTS = ((2, 4, 2), (2, 2, 0))
+"""(mapping, sequence, offset): the two ways in which people indent lists; ours first, for where there is none yet."""
 
 
 class KeptYaml:
@@ -26,7 +26,7 @@ class KeptYaml:
         tried = [_loaded(text, layout) for layout in _LAYOUTS]
         # The layout in which writing it again changes nothing, if there is one.
         same = (one for one in tried if _dumped(*one) == text)
-        self._yaml, self.content = next(same, tried[-1])
+        self._yaml, self.content = next(same, tried[0])
 
     @property
     def text(self) -> str:

@@ -64,6 +64,7 @@ def test_an_app_is_written_as_it_runs_and_the_file_stays_a_persons(fake: FakeWor
     assert (wanted.artifact, wanted.version, wanted.adopt) == (SPEC.artifact_id, SPEC.version, True)
     assert wanted.kwargs == SPEC.kwargs and wanted.authorized_users == SPEC.authorized_users
     assert wanted.rollout == SPEC.rollout and wanted.autoscaling == SPEC.autoscaling["*"]
+    assert "\n    authorized_users:\n      - anna@example.org\n" in text
     assert "+  segmenter:" in result.stdout and "commit -m 'Adopt segmenter'" in result.stdout.splitlines()[-1]
     assert not fake.writes
 
