@@ -1,9 +1,9 @@
 """Who may call what. Identity is what Hypha put into the context; nothing a caller sends is ever believed.
 
 Law: a missing id or e-mail matches nothing, so `None` in a list opens nothing to callers without an e-mail. A token
-that somebody made of their own has its maker's rights over the worker, and over what they deployed, only with the right
-to administer the workspace: one that may do less was made to be given away, to an app or a pipeline. It may still call
-the apps whose lists name its maker.
+that somebody made of their own and that may only read was made to be given away: it has none of its maker's rights
+over the worker, or over what they deployed. It may still call the apps whose lists name its maker. One that may write
+somewhere is its maker: those are the tokens that people get from Hypha's own page and deploy with, from any workspace.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bioengine_runtime.contract.manifest import AuthorizedUsers
 from bioengine_runtime.contract.status import PERSON
 
 EVERYBODY = "*"
-ADMIN = "a"
-"""How Hypha writes the permission."""
+WRITING = ("rw", "a")
+"""How Hypha writes the permissions `read_write` and `admin`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,14 @@ class Caller:
     token_id: str | None = field(default=None, compare=False)
     """The id of a token that Hypha made of another; `user_id` is whose it is."""
     given_away: bool = False
-    """Made of another without the right to administer the workspace it calls into."""
+    """Made of another, to read only."""
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any] | None) -> Caller:
         """The caller as Hypha names it; somebody unknown when the context says nothing usable.
 
         A token that Hypha made of another has an id of its own; whose it is, Hypha says as `parent`. A list may know
-        it by either: what is made for one machine can be let in without its owner. `to` is who was called, as
-        `<workspace>/<client>`.
+        it by either: what is made for one machine can be let in without its owner.
         """
         user = (context or {}).get("user")
         if not isinstance(user, Mapping):
@@ -50,7 +49,7 @@ class Caller:
             email=_text(user.get("email")),
             anonymous=bool(user.get("is_anonymous", False)),
             token_id=own if parent else None,
-            given_away=bool(parent) and not _administers(user, _text((context or {}).get("to"))),
+            given_away=bool(parent) and not _may_write(user),
         )
 
     def names(self) -> frozenset[str]:
@@ -73,7 +72,7 @@ class Caller:
     def __str__(self) -> str:
         if self.anonymous or not self.names():
             return "an anonymous user"
-        by = " (by a token made without the permission `admin` in this workspace)" if self.given_away else ""
+        by = " (by a token that was made to read only)" if self.given_away else ""
         return f"user {self.email or self.user_id}{by}"
 
 
@@ -130,12 +129,10 @@ def _named(names: Collection[str | None]) -> frozenset[str]:
     return frozenset(name for name in names if name and name != EVERYBODY)
 
 
-def _administers(user: Mapping[str, Any], called: str | None) -> bool:
+def _may_write(user: Mapping[str, Any]) -> bool:
     scope = user.get("scope")
     rights = scope.get("workspaces") if isinstance(scope, Mapping) else None
-    if not isinstance(rights, Mapping):
-        return False
-    return ADMIN in (rights.get((called or "").partition("/")[0]), rights.get("*"))
+    return isinstance(rights, Mapping) and any(right in WRITING for right in rights.values())
 
 
 def _text(value: object) -> str | None:
