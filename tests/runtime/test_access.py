@@ -67,9 +67,9 @@ def test_identity_is_read_from_the_context_only_as_text() -> None:
 
 
 def child_of_alice(**rights: str) -> Caller:
-    """Somebody with a token that Alice made, with these rights."""
+    """Somebody with a token that Alice made, with these rights and the one that Hypha adds to every token."""
     user = {"id": "dusty-token-1", "parent": "user-alice", "email": "alice@lab.example", "is_anonymous": False}
-    return Caller.from_context({"user": {**user, "scope": {"workspaces": rights}}})
+    return Caller.from_context({"user": {**user, "scope": {"workspaces": {**rights, "ws-user-dusty-token-1": "a"}}}})
 
 
 @pytest.mark.parametrize("rights", [{"lab": "a"}, {"*": "a"}, {"ws-user-alice": "rw"}, {"lab": "r", "hers": "rw"}])
