@@ -12,8 +12,11 @@ from typing import Any
 import msgpack
 import pytest
 import pytest_asyncio
+from hypha_rpc import connect_to_server
 
 from bioengine_runtime.hypha_session import HyphaAddress, HyphaSession
+from bioengine_runtime.local.workspace import ADMIN_ID
+from bioengine_runtime.rpc.access import Caller
 from tests.runtime.stack import Stack, a_stack, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -209,3 +212,21 @@ async def test_nobody_becomes_somebody_else_by_a_message_packed_by_hand(stack: S
         assert await callers.get() == "bob@lab.example"
         with pytest.raises(Exception, match="do not have any permission"):  # of Hypha itself
             await bob.generate_token({"workspace": stack.workspace, "permission": "admin"})
+
+
+@pytest.mark.parametrize(("permission", "given_away"), [("read", True), ("read_write", False), ("admin", False)])
+async def test_what_a_made_token_may_is_told_with_each_call(stack: Stack, permission: str, given_away: bool) -> None:
+    callers: asyncio.Queue[Caller] = asyncio.Queue()
+
+    async def knock(context: Any = None) -> None:
+        callers.put_nowait(Caller.from_context(context))
+
+    async with a_session(stack, "told") as session, stack.connected() as admin:
+        config = {"visibility": "public", "require_context": True}
+        await session.put({"id": "told", "config": config, "knock": knock})
+        await asyncio.wait_for(session.connected(), 20)
+        token = await admin.generate_token({"workspace": stack.workspace, "permission": permission})
+        async with connect_to_server({"server_url": stack.url, "token": token, "logger": None}) as child:
+            await (await child.get_service(f"{stack.workspace}/told:told")).knock()
+        caller = await callers.get()
+        assert (caller.user_id, caller.given_away) == (ADMIN_ID, given_away)
