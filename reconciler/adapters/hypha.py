@@ -77,6 +77,8 @@ class HyphaSession:
         self._services: dict[str, Any] = {}
         self._connecting = asyncio.Lock()
         self._restarted = asyncio.Event()
+        self.restarts = 0
+        """How often hypha-rpc has connected again by itself. It offers our services again then, and may fail to."""
 
     async def workspace(self) -> str:
         """The workspace we are in."""
@@ -186,6 +188,7 @@ class HyphaSession:
     def _note_restart(self, _: Any) -> None:
         """hypha-rpc has connected again by itself: what was asked of the server before is lost with it."""
         self._services.clear()
+        self.restarts += 1
         self._restarted.set()
         self._restarted = asyncio.Event()
 

@@ -20,7 +20,7 @@ SERVICE_TYPE = "reconcile-status"
 
 class HyphaReports:
     """Implements ports.Reports: `service_id` and one service for each of `web`, registered with the first report and
-    after each loss of the connection."""
+    after each loss of the connection, also where hypha-rpc has mended that by itself."""
 
     def __init__(
         self,
@@ -48,17 +48,18 @@ class HyphaReports:
         self._web = tuple(web)
         self._ourselves = NOBODY
         self._registered_on: object = None
+        self._restarts = 0
 
     async def publish(self, said: Said) -> None:
         self._board.show(said)
         await self._service.watchers.sweep()
-        connection = await self._session.connection()
-        if self._registered_on is not connection:
+        connection, restarts = await self._session.connection(), self._session.restarts
+        if self._registered_on is not connection or self._restarts != restarts:
             self._ourselves = Caller.of(unwrapped(connection.config.user), connection.config.workspace)
             await self._session.register(self._registration())
             for web in self._web:
                 await self._session.register(registration(web, self._service_id))
-            self._registered_on = connection
+            self._registered_on, self._restarts = connection, restarts
 
     def _registration(self) -> dict[str, Any]:
         return {

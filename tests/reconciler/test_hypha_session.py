@@ -139,6 +139,7 @@ async def test_rc_10_what_was_asked_before_a_restart_of_the_server_fails_soon_af
     servers[0].come_back()
     with pytest.raises(Unreachable, match="restarted meanwhile"):
         await asked
+    assert session.restarts == 1
     assert time.monotonic() - began < 5 and not servers[0].closed
     assert await session.ask("w", "quick", timeout_s=5) == "answer"
 

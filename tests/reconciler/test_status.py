@@ -507,7 +507,7 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.now: Connection | None = Connection()
-        self.calls = 0
+        self.calls = self.restarts = 0
 
     async def connection(self) -> Connection:
         if self.now is None:
@@ -550,6 +550,18 @@ async def test_after_an_outage_the_service_comes_back_with_the_last_report() -> 
     (again,) = session.now.registered
     assert (await again["get_status"](context=BOB))["apps"][0]["sync"] == "OutOfSync"
     assert again["get_status"] is not first["get_status"]
+
+
+async def test_after_a_restart_of_hypha_the_service_is_offered_again_on_the_same_connection() -> None:
+    """hypha-rpc connects again by itself, and offers again what it can; a process that was paused meanwhile could not
+    count on it, and was found by nobody until its end."""
+    session = FakeSession()
+    reports = reports_on(session)
+    await reports.publish(said(an_app("one")))
+    session.restarts += 1
+    await reports.publish(said(an_app("one")))
+    await reports.publish(said(an_app("one")))
+    assert session.calls == 2
 
 
 async def test_nobody_reaches_orders_by_being_the_reconciler_of_another_connection() -> None:
