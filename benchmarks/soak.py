@@ -51,8 +51,9 @@ BY_HAND = ("config", "code", "missing")
 """The sorts of drift that hands make; a killed replica is one of health."""
 CALL_EVERY_S = 0.2
 SETTLES_WITHIN_S = 120.0
-RISE_MIB = 6.0
-"""That much a fitted line may rise within the run: the noise of an allocator. It must stay so however long it takes."""
+RISE_MIB = 10.0
+"""That much a fitted line may rise within the run: the noise of an allocator, and what the first minutes need. It must
+stay so however long it takes."""
 RISE_DESCRIPTORS = 4.0
 
 MANIFEST = """\
