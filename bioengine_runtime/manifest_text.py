@@ -7,15 +7,13 @@ and what is too large.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import yaml
 
-from bioengine_runtime.contract.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH
+from bioengine_runtime.contract.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, NOT_IN_YAML
 
 _Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-_NOT_ALLOWED = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class BadText(ValueError):
@@ -48,7 +46,7 @@ def _decoded(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadText(f"line {line}: not UTF-8; save the file as UTF-8") from None
-    if found := _NOT_ALLOWED.search(text):
+    if found := NOT_IN_YAML.search(text):
         line = text.count("\n", 0, found.start()) + 1
         raise BadText(f"line {line}: character U+{ord(found[0]):04X} is not allowed; remove it")
     return text

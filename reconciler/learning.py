@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from reconciler.planning.approving import GUARDED
 from reconciler.planning.desired import DesiredState
 from reconciler.planning.live import LiveState
 from reconciler.planning.memory import Order, OrderKind, Remembered
@@ -14,7 +15,7 @@ from reconciler.planning.source import SourceTree
 from reconciler.planning.steps import Outcome, Plan, Reason, Result, StopApp
 
 KEPT = 5
-REMOVALS = (Reason.HISTORY_REWRITTEN, Reason.PRUNE_DISABLED, Reason.PRUNE_BUDGET_EXCEEDED, Reason.SOURCE_EMPTY)
+REMOVALS = GUARDED | {Reason.PRUNE_DISABLED}
 """Why apps that git no longer names go on."""
 LONGEST_S = 3600.0
 """What seems to have taken longer was something else: an old version that was started again, or a wrong clock."""

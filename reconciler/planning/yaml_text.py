@@ -17,7 +17,7 @@ from typing import Any, cast
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from bioengine_runtime.contract.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH
+from bioengine_runtime.contract.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, NOT_IN_YAML
 
 MAX_FAULTS = 100
 _MAX_INT = 2**63
@@ -229,7 +229,7 @@ _SYNTAX_FIXES = (
 
 def _character_fault(text: str, error: yaml.YAMLError) -> Fault:
     """A character that no YAML text may hold; where it is, the C reader does not say."""
-    match = re.search(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
+    match = NOT_IN_YAML.search(text)
     position = match.start() if match else 0
     line, column = text.count("\n", 0, position) + 1, position - (text.rfind("\n", 0, position) + 1) + 1
     reason = f"character U+{ord(text[position]):04X} is not allowed" if match else f"not valid YAML: {error}"
